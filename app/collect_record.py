@@ -1,0 +1,316 @@
+"""Episodes as a Minari dataset: writing, compressing, checking, describing."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import uuid
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+from minari.data_collector import EpisodeBuffer
+from minari.namespace import create_namespace, list_local_namespaces
+
+from app.statistics import summarize_returns
+from zoo.episodes import Episode, reproduces
+from zoo.tasks import Task
+
+DATA_FILE = "main_data.hdf5"
+RECORDED_BY = "offsim"  # our key in Minari's metadata
+SMALL_BYTES = 1024  # below this, compression saves less than its own bookkeeping takes
+
+
+class RecordingError(Exception):
+    """A dataset that does not read back as it was written: a fault of this program or the disk, not of its user."""
+
+
+def dataset_root(directory: str | Path | None = None) -> Path:
+    """Folder of all datasets: the one given, or the one that Minari would use."""
+    chosen = directory or os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
+    return Path(chosen).expanduser().resolve()
+
+
+@contextmanager
+def datasets_in(root: Path) -> Iterator[None]:
+    """Have Minari look for datasets in ``root``."""
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(root)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MINARI_DATASETS_PATH"]
+        else:
+            os.environ["MINARI_DATASETS_PATH"] = before
+
+
+def read_recipe(root: Path, dataset_id: str) -> dict[str, Any] | None:
+    """How a dataset in ``root`` was recorded: ``None`` if there is none, ``{}`` if it is not one of ours."""
+    folder = root / dataset_id
+    if not folder.exists():
+        return None
+    try:
+        recipe = json.loads((folder / "data" / "metadata.json").read_text()).get(RECORDED_BY, {})
+    except (OSError, ValueError):
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def write_dataset(
+    root: Path,
+    dataset_id: str,
+    episodes: Sequence[Episode],
+    task: Task,
+    algorithm: str,
+    description: str,
+    recipe: dict[str, Any],
+    command: str,
+    compress: bool = False,
+) -> dict[str, Any]:
+    """Record episodes as ``dataset_id``; a crash or a failed check leaves no dataset behind.
+
+    Args:
+        root: folder of all datasets.
+        dataset_id: Minari id that does not exist yet.
+        episodes: what to record.
+        task: the task they come from.
+        algorithm: who acted.
+        description: one or two sentences.
+        recipe: everything needed to record the same again; becomes part of the metadata.
+        command: the command that records the same again.
+        compress: rewrite the data with :func:`repack`.
+
+    Returns:
+        What :func:`app.statistics.summarize_returns` says of the episodes.
+
+    Raises:
+        RecordingError: if the dataset does not read back as it was written.
+    """
+    returns = summarize_returns([episode.total_reward for episode in episodes])
+    figures = {"mean": returns["mean"], "std": returns["std"]}
+    figures |= {"min": min(returns["returns"]), "max": max(returns["returns"])}
+    recipe = {**recipe, "command": command, "code": code_version(), "returns": figures}
+    description = (
+        f"{description} Episode returns: mean {figures['mean']:.1f}, std {figures['std']:.1f}, "
+        f"min {figures['min']:.1f}, max {figures['max']:.1f} over {len(episodes)} episodes."
+    )
+    # Hidden and on the same disk: Minari does not list it, and moving it into place is one step.
+    partial = root / f".offsim-{uuid.uuid4().hex}"
+    try:
+        with datasets_in(partial):
+            _create(dataset_id, episodes, task, algorithm, description)
+            dataset = minari.load_dataset(dataset_id)
+            dataset.storage.update_metadata({RECORDED_BY: recipe})
+            folder = partial / dataset_id
+            if compress:
+                repack(folder)
+            _check(dataset_id, episodes, task)
+            (folder / "card.md").write_text(_card(dataset_id, folder, episodes, task, description, recipe))
+        with datasets_in(root):
+            namespace = dataset_id.rpartition("/")[0]
+            if namespace and namespace not in list_local_namespaces():
+                create_namespace(namespace)
+        os.replace(folder, root / dataset_id)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return returns
+
+
+def _create(dataset_id: str, episodes: Sequence[Episode], task: Task, algorithm: str, description: str) -> None:
+    environment = task.make()
+    space = environment.observation_space
+    assert isinstance(space, gymnasium.spaces.Box) and environment.spec is not None
+    # Episodes hold single precision, half the size of MuJoCo's own; the recorded space has to say so.
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, space.shape, np.float32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(code_permalink|author_email).*is set to None.*")
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            [_buffer(episode) for episode in episodes],
+            env=environment.spec,
+            eval_env=environment.spec,
+            algorithm_name=algorithm,
+            author="offsim",
+            observation_space=observation_space,
+            action_space=environment.action_space,
+            description=description,
+            data_format="hdf5",
+            requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("gymnasium", "mujoco")],
+        )
+    environment.close()
+
+
+def _buffer(episode: Episode) -> EpisodeBuffer:
+    """Minari's own collector would build this step by step, and needs jax for it."""
+    flags = np.zeros((2, len(episode)), dtype=bool)
+    flags[:, -1] = episode.terminated, episode.truncated
+    return EpisodeBuffer(
+        seed=episode.seed,
+        observations=episode.observations,  # type: ignore[arg-type]
+        actions=episode.actions,  # type: ignore[arg-type]
+        rewards=episode.rewards,  # type: ignore[arg-type]
+        terminations=flags[0],  # type: ignore[arg-type]
+        truncations=flags[1],  # type: ignore[arg-type]
+    )
+
+
+def _check(dataset_id: str, episodes: Sequence[Episode], task: Task, reruns: int = 3) -> None:
+    """Read the dataset back, and run some of its episodes again: same start, same actions, same outcome."""
+    dataset = minari.load_dataset(dataset_id)
+    if dataset.spec.env_spec is None or dataset.spec.env_spec.id != task.environment_id:
+        raise RecordingError(f"{dataset_id}: the environment cannot be recovered from the dataset")
+    if dataset.total_episodes != len(episodes):
+        raise RecordingError(f"{dataset_id}: {dataset.total_episodes} episodes instead of {len(episodes)}")
+    for stored, episode in zip(dataset.iterate_episodes(), episodes, strict=True):
+        buffer = _buffer(episode)
+        for name in ("observations", "actions", "rewards", "terminations", "truncations"):
+            if not np.array_equal(getattr(stored, name), getattr(buffer, name)):
+                raise RecordingError(f"{dataset_id}: {name} of episode {stored.id} differ from what was recorded")
+    seeded = [episode for episode in episodes if episode.seed is not None]
+    chosen = np.random.default_rng(0).permutation(len(seeded))[:reruns]
+    for index in chosen:
+        if not reproduces(task.make, seeded[index]):
+            raise RecordingError(f"{dataset_id}: the episode with seed {seeded[index].seed} cannot be reproduced")
+
+
+def repack(folder: str | Path) -> None:
+    """Rewrite a dataset's data file in place, compressed without loss (shuffle and gzip).
+
+    Args:
+        folder: folder of the dataset, which holds ``data``.
+
+    Raises:
+        RecordingError: if Minari would read other values from the new file; the old one is then kept.
+    """
+    data = Path(folder) / "data"
+    source, packed = data / DATA_FILE, data / f".{DATA_FILE}.partial"
+    try:
+        with h5py.File(source, "r") as old, h5py.File(packed, "w", libver=("v110", "v110"), track_order=True) as new:
+            _copy_packed(old, new)
+        with h5py.File(source, "r") as old, h5py.File(packed, "r") as new:
+            _compare(old, new)
+        os.replace(packed, source)
+    finally:
+        packed.unlink(missing_ok=True)
+    dataset = minari.MinariDataset(data)
+    dataset.storage.update_metadata({"dataset_size": dataset.storage.get_size()})
+    read = sum(len(episode) for episode in dataset.iterate_episodes())
+    if read != dataset.total_steps:
+        raise RecordingError(f"{folder}: Minari reads {read} of {dataset.total_steps} steps after compression")
+
+
+def _copy_packed(old: h5py.Group, new: h5py.Group) -> None:
+    new.attrs.update(old.attrs)
+    for name, item in old.items():
+        if isinstance(item, h5py.Group):
+            _copy_packed(item, new.create_group(name))
+        elif item.shape == () or item.nbytes < SMALL_BYTES:
+            new.create_dataset(name, data=item[()], dtype=item.dtype).attrs.update(item.attrs)
+        else:
+            # one chunk per array: an episode is always read whole
+            options = {"chunks": item.shape, "compression": "gzip", "compression_opts": 9, "shuffle": True}
+            new.create_dataset(name, data=item[()], dtype=item.dtype, **options).attrs.update(item.attrs)
+
+
+def _compare(old: h5py.Group, new: h5py.Group) -> None:
+    if list(old) != list(new) or dict(old.attrs) != dict(new.attrs):
+        raise RecordingError(f"{old.name}: compression changed its content")
+    for name, item in old.items():
+        if isinstance(item, h5py.Group):
+            _compare(item, new[name])
+        elif item.dtype != new[name].dtype or item[()].tobytes() != new[name][()].tobytes():
+            raise RecordingError(f"{item.name}: compression changed its values")
+
+
+def code_version() -> str:
+    """Version of this package, with the commit where it runs from a Git checkout."""
+    try:
+        version = importlib.metadata.version("offsim")
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / ".git").exists():
+        describe = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+        try:
+            found = subprocess.run(describe, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            return version
+        return f"{version} (commit {found})"
+    return version
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _card(
+    dataset_id: str,
+    folder: Path,
+    episodes: Sequence[Episode],
+    task: Task,
+    description: str,
+    recipe: dict[str, Any],
+) -> str:
+    figures = recipe["returns"]
+    lengths = np.array([len(episode) for episode in episodes])
+    terminated = sum(episode.terminated for episode in episodes)
+    size = (folder / "data" / DATA_FILE).stat().st_size / 1e6
+    lines = [
+        f"# {dataset_id}",
+        "",
+        description,
+        "",
+        "Recorded by",
+        "",
+        f"    {recipe['command']}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| environment | {task.environment_id} {json.dumps(task.environment_kwargs)} |",
+        f"| code | offsim {recipe['code']} |",
+        *(f"| {name} | {importlib.metadata.version(name)} |" for name in ("gymnasium", "mujoco", "minari", "numpy")),
+        f"| episodes | {len(episodes)}, of which {terminated} ended in a terminal state |",
+        f"| steps | {lengths.sum()} ({lengths.min()} to {lengths.max()} per episode) |",
+        f"| return | mean {figures['mean']:.1f}, std {figures['std']:.1f}, "
+        f"min {figures['min']:.1f}, max {figures['max']:.1f} |",
+        f"| normalised return | {task.normalized_return(figures['mean']):.1f} (0: random actions, 100: "
+        f"a return of {task.expert_return:.0f}) |",
+        f"| size | {size:.2f} MB |",
+        "",
+        "## Recipe",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in recipe.items() if name not in ("command", "returns", "code")),
+        "",
+        "## Hashes (SHA-256)",
+        "",
+        *(f"* `data/{name}` {sha256(folder / 'data' / name)}" for name in (DATA_FILE, "metadata.json")),
+        "",
+        "## Returns",
+        "",
+    ]
+    if len(episodes) <= 100:
+        lines += ["| episode | seed | steps | return | end |", "|---|---|---|---|---|"]
+        for index, episode in enumerate(episodes):
+            end = "terminal state" if episode.terminated else "cut"
+            seed = "" if episode.seed is None else episode.seed
+            lines.append(f"| {index} | {seed} | {len(episode)} | {episode.total_reward:.1f} | {end} |")
+    else:
+        totals = np.array([episode.total_reward for episode in episodes])
+        lines += ["| share of episodes | return at most |", "|---|---|"]
+        lines += [f"| {share}% | {np.percentile(totals, share):.1f} |" for share in (0, 10, 25, 50, 75, 90, 100)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,114 @@
+"""The configuration of ``offsim train``: a YAML, a budget, options, overrides; checked before any work."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from app.errors import UserError
+from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.offsim import OffSim
+from lit_modules.simulator_sac import SimulatorSAC
+
+STAGES = {"behaviour_cloning": BehaviourCloning, "simulator": OffSim, "policy": SimulatorSAC}
+
+
+def shipped_tasks() -> list[str]:
+    """Names of the configurations that come with the package."""
+    folder = resources.files("configs") / "train"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_configuration(source: str) -> DictConfig:
+    """Read a YAML file, or the shipped configuration of a task."""
+    path = Path(source)
+    if not path.is_file():
+        if source not in shipped_tasks():
+            close = difflib.get_close_matches(source, shipped_tasks(), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known tasks are {', '.join(shipped_tasks())}"
+            raise UserError(f"{source!r} is neither a file nor a task: {hint}")
+        path = Path(str(resources.files("configs") / "train" / f"{source}.yaml"))
+    try:
+        configuration = OmegaConf.load(path)
+    except Exception as error:  # any YAML error
+        raise UserError(f"{path} is not a readable YAML file: {error}") from error
+    if not isinstance(configuration, DictConfig):
+        raise UserError(f"{path} must hold a mapping with the keys task, data, simulator, policy, ...")
+    return configuration
+
+
+def parse_overrides(words: list[str]) -> list[str]:
+    """``--a.b 1`` and ``--a.b=1`` and ``a.b=1`` as OmegaConf's ``a.b=1``."""
+    overrides = []
+    waiting: str | None = None
+    for word in words:
+        if waiting is not None:
+            overrides.append(f"{waiting}={word}")
+            waiting = None
+        elif "=" in word:
+            overrides.append(word.removeprefix("--"))
+        elif word.startswith("--"):
+            waiting = word.removeprefix("--")
+        else:
+            raise UserError(f"cannot read {word!r}: write overrides as --policy.updates 20000")
+    if waiting is not None:
+        raise UserError(f"--{waiting} needs a value")
+    return overrides
+
+
+def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], overrides: list[str]) -> DictConfig:
+    """Apply budget, command-line options and overrides in this order, and refuse keys that do not exist."""
+    budgets = configuration.pop("budgets", {})
+    if budget not in budgets:
+        raise UserError(f"unknown budget {budget!r}: this configuration has {', '.join(budgets)}")
+    known = configuration.copy()
+    merged = OmegaConf.merge(configuration, budgets[budget])
+    for key, value in options.items():
+        if value is not None:
+            OmegaConf.update(merged, key, value)
+    for override in parse_overrides(overrides):
+        key, _, value = override.partition("=")
+        _refuse_unknown(key, known)
+        try:
+            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
+        except OmegaConfBaseException as error:
+            raise UserError(f"cannot set {key} to {value!r}: {error}") from error
+    assert isinstance(merged, DictConfig)
+    for stage, method in STAGES.items():
+        _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
+    return merged
+
+
+def _refuse_unknown(key: str, known: DictConfig) -> None:
+    stage, _, rest = key.partition(".")
+    if stage in STAGES and rest.startswith("model."):
+        return  # checked against the method's own arguments
+    keys = _keys(known)
+    if key not in keys:
+        close = difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
+        raise UserError(f"unknown setting {key!r}" + (f": did you mean {close[0]!r}?" if close else ""))
+
+
+def _keys(node: DictConfig, prefix: str = "") -> list[str]:
+    keys: list[str] = []
+    for name in map(str, node):
+        keys.append(f"{prefix}{name}")
+        if OmegaConf.is_dict(node.get(name)):
+            keys += _keys(node[name], f"{prefix}{name}.")
+    return keys
+
+
+def _refuse_unknown_arguments(prefix: str, given: DictConfig, method: type) -> None:
+    allowed = list(inspect.signature(method).parameters)
+    for name in map(str, given):
+        if name not in allowed:
+            close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
+            raise UserError(
+                f"unknown setting {prefix}.{name}" + (f": did you mean {prefix}.{close[0]}?" if close else "")
+            )

@@ -1,0 +1,37 @@
+"""Write what a stage learned as a model file when its training ends."""
+
+from __future__ import annotations
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.offsim import OffSim
+from lit_modules.simulator_sac import SimulatorSAC
+from zoo import Policy, Simulator
+
+
+def learned(module: lightning.LightningModule, data: lightning.LightningDataModule) -> Policy | Simulator:
+    """What a method's training produces: a Simulator or a Policy."""
+    if isinstance(module, OffSim):
+        return module.export(data)
+    if isinstance(module, SimulatorSAC):
+        return module.averaged_policy
+    if isinstance(module, BehaviourCloning):
+        return module.policy
+    raise TypeError(f"{type(module).__name__} is not a method of this project")
+
+
+class ExportModel(Callback):
+    """Save the Simulator or Policy of a finished ``fit``.
+
+    Args:
+        path: safetensors file to write.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.interrupted:
+            learned(pl_module, trainer.datamodule).save(self.path)  # type: ignore[attr-defined]

@@ -1,0 +1,79 @@
+"""The ``offsim`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from app.errors import UserError
+
+COMMANDS = ("train", "collect", "evaluate", "report")
+LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+
+DESCRIPTION = """\
+Learn a simulator and a reward from logged demonstrations, and train a policy inside it
+without touching the real system."""
+
+EPILOG = """\
+examples:
+  offsim train hopper                          everything, on the bundled data, to runs/hopper/report.html
+  offsim train hopper --expert ID --diverse ID --demonstrations 1 --seed 3 --budget full
+  offsim fit --config configs/fit/simulator.yaml --model.members 5
+  offsim evaluate runs/hopper --task hopper --episodes 20
+
+`offsim COMMAND --help` explains each command."""
+
+
+def quiet_libraries() -> None:
+    """Silence notices of libraries that tell a user of this command nothing."""
+    os.environ.setdefault("RL_WARNINGS", "False")
+    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("LITLOGGER_DISABLE_TIP", "1")
+    for message in (r".*LeafSpec.*", r".*pre-optimization state.*", r".*num_workers.*", r".*litlogger.*"):
+        warnings.filterwarnings("ignore", message=message)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchrl.*")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of every command but those of LightningCLI, which parses its own arguments."""
+    parser = argparse.ArgumentParser(
+        prog="offsim", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"app.{name}")
+        command = commands.add_parser(
+            name, help=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+        module.configure(command)
+    for name in LIGHTNING_COMMANDS:
+        commands.add_parser(name, help=f"{name} one stage from a configuration file (LightningCLI)", add_help=False)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    quiet_libraries()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if words and words[0] in LIGHTNING_COMMANDS:
+            return importlib.import_module("app.stages").run(words)
+        parsed, rest = build_parser().parse_known_args(words)
+        if rest and parsed.command != "train":
+            build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
+        parsed.overrides = rest
+        return int(importlib.import_module(f"app.{parsed.command}").run(parsed))
+    except UserError as error:
+        print(f"offsim: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("offsim: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""``offsim fit | validate | test | predict``: one stage from one YAML, through LightningCLI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from app.errors import UserError
+
+# Named here so that configurations can say `class_path: OffSim` without a module path.
+from datamodules import DataError
+from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.offsim import OffSim
+from lit_modules.simulator_sac import SimulatorSAC
+
+METHODS = (BehaviourCloning, OffSim, SimulatorSAC)
+
+
+class StageCLI(LightningCLI):
+    """LightningCLI whose sizes and bounds come from the data."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        for name in ("observation_size", "action_low", "action_high"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+
+def run(words: Sequence[str]) -> int:
+    """Run ``words``, e.g. ``["fit", "--config", "configs/fit/simulator.yaml"]``."""
+    try:
+        StageCLI(
+            lightning.LightningModule,
+            lightning.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_kwargs={"parser_mode": "omegaconf"},
+            save_config_kwargs={"overwrite": True},
+            args=list(words),
+        )
+    except DataError as error:
+        raise UserError(str(error)) from error
+    return 0

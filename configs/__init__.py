@@ -1,0 +1,1 @@
+"""The run configurations, one readable YAML file per run."""

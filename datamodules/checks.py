@@ -1,0 +1,163 @@
+"""What is refused before any training starts; every message names the dataset, the episode and the step."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.episodes import Episode
+from datamodules.errors import DataError
+from datamodules.sources import Source
+
+OUT_OF_BOUNDS = ("keep", "clip")
+STREAMS = ("expert", "diverse", "all")
+
+
+def check_settings(
+    streams: Mapping[str, int],
+    has_diverse: bool,
+    batches_per_step: int,
+    held_out_fraction: float,
+    diverse_fraction: float,
+    out_of_bounds: str,
+    memory_limit_mb: int,
+    workers: int,
+) -> None:
+    """Refuse settings that cannot be meant.
+
+    Raises:
+        DataError: naming the setting and what it may be.
+    """
+    unknown = [name for name in streams if name not in STREAMS]
+    if unknown or not streams:
+        raise DataError(f"unknown data stream {unknown}: data.streams takes a number of rows for {', '.join(STREAMS)}")
+    for name, rows in streams.items():
+        if rows < 1:
+            raise DataError(f"data.streams asks for {rows} rows of {name!r}: at least 1 is needed")
+    if "diverse" in streams and not has_diverse:
+        raise DataError("data.streams asks for 'diverse' rows, but there is no diverse data: name some in data.diverse")
+    if batches_per_step < 1:
+        raise DataError(f"data.batches_per_step is {batches_per_step}: at least 1 is needed")
+    if not 0.0 <= held_out_fraction < 1.0:
+        raise DataError(f"data.held_out_fraction is {held_out_fraction}: choose a share from 0 to below 1")
+    if not 0.0 < diverse_fraction <= 1.0:
+        raise DataError(f"data.diverse_fraction is {diverse_fraction}: choose a share above 0 and up to 1")
+    if out_of_bounds not in OUT_OF_BOUNDS:
+        raise DataError(f"data.out_of_bounds is {out_of_bounds!r}: choose one of {', '.join(OUT_OF_BOUNDS)}")
+    if memory_limit_mb < 0 or workers < 0:
+        raise DataError("data.memory_limit_mb and data.workers must not be negative")
+
+
+def check_sources(expert: Sequence[Source], diverse: Sequence[Source], demonstrations: int | None) -> None:
+    """Refuse datasets that do not belong together, or hold too little.
+
+    Raises:
+        DataError: naming the datasets that differ, and in what.
+    """
+    if not expert:
+        raise DataError("no expert data: name at least one dataset in data.expert")
+    sources = [*expert, *diverse]
+    twice = [name for name, count in Counter(source.id for source in sources).items() if count > 1]
+    if twice:
+        raise DataError(
+            f"dataset {twice[0]} is named more than once in data.expert and data.diverse: its held-out episodes would "
+            "be trained on, so name it once"
+        )
+    for source in sources:
+        if source.episodes == 0:
+            raise DataError(f"dataset {source.id} has no episodes: record it again or choose another one")
+    for source in sources[1:]:
+        _check_same_spaces(expert[0], source)
+    existing = sum(source.episodes for source in expert)
+    if demonstrations is not None and not 1 <= demonstrations <= existing:
+        raise DataError(
+            f"data.demonstrations is {demonstrations}, but {', '.join(source.id for source in expert)} "
+            f"{'has' if len(expert) == 1 else 'have'} {existing} episodes: choose from 1 to {existing}"
+        )
+    environments = {source.environment_id: source.id for source in sources if source.environment_id is not None}
+    if len(environments) > 1:
+        named = ", ".join(f"{dataset} of {environment}" for environment, dataset in environments.items())
+        warnings.warn(f"the data comes from different environments: {named}", stacklevel=3)
+
+
+def check_episode(source: Source, index: int, episode: Episode) -> None:
+    """Refuse an episode that is empty, incomplete, not finite, or goes on after its end.
+
+    Raises:
+        DataError: naming dataset, episode and step.
+    """
+    steps = len(episode)
+    where = f"dataset {source.id}, episode {index}"
+    shapes = {
+        "observations": (episode.observations.shape, (steps + 1, source.observation_size)),
+        "actions": (episode.actions.shape, (steps, source.action_size)),
+        "terminations": (episode.terminations.shape, (steps,)),
+        "truncations": (episode.truncations.shape, (steps,)),
+    }
+    for name, (found, wanted) in shapes.items():
+        if found != wanted:
+            raise DataError(
+                f"{where}: {name} have shape {found}, but {steps} actions and the dataset's spaces ask for {wanted}; "
+                "record the dataset again, with the last observation of every episode"
+            )
+    if steps == 0:
+        raise DataError(f"{where}: the episode has no steps; remove it or record the dataset again")
+    for name, values in (("observation", episode.observations), ("action", episode.actions)):
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            step = int(np.argmin(finite))
+            feature = int(np.argmin(np.isfinite(values[step])))
+            raise DataError(
+                f"{where}, step {step}: {name}[{feature}] is {values[step, feature]}; remove the episode or repair the "
+                "dataset, for one such number spoils every model trained on it"
+            )
+    ended = (episode.terminations | episode.truncations)[:-1]
+    if ended.any():
+        raise DataError(
+            f"{where}, step {int(np.argmax(ended))}: the episode ends here, yet {steps - 1 - int(np.argmax(ended))} "
+            "more steps follow; record what follows as an episode of its own"
+        )
+
+
+def outside_bounds(source: Source, actions: NDArray[np.float32]) -> int:
+    """Number of actions, ``(T, action)``, of which some feature lies outside the action space."""
+    low, high = source.action_space.low.astype(np.float32), source.action_space.high.astype(np.float32)
+    return int(((actions < low) | (actions > high)).any(axis=1).sum())
+
+
+def warn_outside_bounds(dataset_id: str, outside: int, rows: int, out_of_bounds: str) -> None:
+    """Say which share of a dataset's rows has actions outside the bounds, and what happens to them."""
+    if outside == 0:
+        return
+    fate = "clipped to the bounds" if out_of_bounds == "clip" else "kept as they are (data.out_of_bounds: clip changes)"
+    warnings.warn(
+        f"dataset {dataset_id}: {outside} of {rows} rows ({outside / rows:.2%}) have actions outside the bounds of the "
+        f"action space; they are {fate}",
+        stacklevel=2,
+    )
+
+
+def _check_same_spaces(first: Source, second: Source) -> None:
+    pairs = (
+        ("observation", first.observation_space, second.observation_space),
+        ("action", first.action_space, second.action_space),
+    )
+    for name, one, other in pairs:
+        if one.shape != other.shape:
+            difference = f"{one.shape[0]} and {other.shape[0]} features"
+        elif not (np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)):
+            index = int(np.argmax((one.low != other.low) | (one.high != other.high)))
+            difference = (
+                f"bounds [{one.low[index]}, {one.high[index]}] and [{other.low[index]}, {other.high[index]}] "
+                f"of feature {index}"
+            )
+        else:
+            continue
+        raise DataError(
+            f"datasets {first.id} and {second.id} have different {name} spaces ({difference}): they cannot be used "
+            "together, choose datasets of the same environment and settings"
+        )

@@ -1,0 +1,146 @@
+"""Episodes of a Minari file as flat transition rows.
+
+Only observations, actions and flags are ever read from the file: rewards stay unread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.errors import DataError
+from datamodules.sources import Source
+
+Columns = dict[str, NDArray[Any]]
+FIELDS = ("observations", "actions", "terminations", "truncations")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of ``T`` steps.
+
+    Attributes:
+        observations: ``(T + 1, observation)`` float32, the last observation included.
+        actions: ``(T, action)`` float32.
+        terminations: ``(T,)`` bool.
+        truncations: ``(T,)`` bool.
+    """
+
+    observations: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    terminations: NDArray[np.bool_]
+    truncations: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.actions)
+
+
+def column_layout(observation_size: int, action_size: int) -> dict[str, tuple[int, np.dtype[Any]]]:
+    """Width and type of every column of a table of transitions."""
+    single, flag, integer = np.dtype(np.float32), np.dtype(np.bool_), np.dtype(np.int64)
+    return {
+        "observation": (observation_size, single),
+        "action": (action_size, single),
+        "next_observation": (observation_size, single),
+        "terminated": (1, flag),
+        "truncated": (1, flag),
+        "episode": (0, integer),
+        "step": (0, integer),
+    }
+
+
+def row_bytes(observation_size: int, action_size: int) -> int:
+    """Bytes that one transition takes."""
+    return sum(max(1, width) * kind.itemsize for width, kind in column_layout(observation_size, action_size).values())
+
+
+def column_shape(rows: int, width: int) -> tuple[int, ...]:
+    """``(rows, width)``, or ``(rows,)`` for a width of 0."""
+    return (rows, width) if width else (rows,)
+
+
+def write_rows(columns: Mapping[str, NDArray[Any]], start: int, episode: Episode, number: int) -> int:
+    """Write the transitions of one episode, from row ``start`` on; the row after the last one is returned.
+
+    ``terminated`` is as recorded. ``truncated`` is as recorded, and also marks the last row of an episode whose
+    recording merely stops, so that the end of every episode can be seen in its rows.
+    """
+    stop = start + len(episode)
+    columns["observation"][start:stop] = episode.observations[:-1]
+    columns["action"][start:stop] = episode.actions
+    columns["next_observation"][start:stop] = episode.observations[1:]
+    columns["terminated"][start:stop, 0] = episode.terminations
+    columns["truncated"][start:stop, 0] = episode.truncations
+    if not episode.terminations[-1]:
+        columns["truncated"][stop - 1, 0] = True
+    columns["episode"][start:stop] = number
+    columns["step"][start:stop] = np.arange(len(episode))
+    return stop
+
+
+class EpisodeReader:
+    """An open Minari file; use it as a context manager.
+
+    Raises:
+        DataError: if the file cannot be opened, or lacks what the metadata promises.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        try:
+            self.file = h5py.File(source.file, "r")
+        except OSError as error:
+            raise DataError(
+                f"dataset {source.id}: cannot open {source.file} ({error}); download or record it again"
+            ) from error
+
+    def __enter__(self) -> EpisodeReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def lengths(self, episodes: Sequence[int]) -> list[int]:
+        """Number of steps of each of the episodes, without reading them."""
+        return [len(self._field(index, "actions")) for index in episodes]
+
+    def read(self, episodes: Sequence[int]) -> Iterator[tuple[int, Episode]]:
+        """Number and content of each of the episodes, one at a time."""
+        for index in episodes:
+            observations, actions, terminations, truncations = (self._values(index, name) for name in FIELDS)
+            # Values beyond single precision become infinite here, and are refused as such.
+            with np.errstate(over="ignore"):
+                yield (
+                    index,
+                    Episode(
+                        observations=observations.astype(np.float32, copy=False),
+                        actions=actions.astype(np.float32, copy=False),
+                        terminations=terminations.astype(np.bool_, copy=False),
+                        truncations=truncations.astype(np.bool_, copy=False),
+                    ),
+                )
+
+    def _field(self, index: int, name: str) -> Any:
+        with contextlib.suppress(KeyError):
+            field = self.file[f"episode_{index}"][name]
+            if isinstance(field, h5py.Dataset) and field.ndim > 0:
+                return field
+        raise DataError(
+            f"dataset {self.source.id}: episode {index} has no array {name!r} in {self.source.file}; the file is "
+            "incomplete or of another kind, download or record it again"
+        )
+
+    def _values(self, index: int, name: str) -> NDArray[Any]:
+        try:
+            return np.asarray(self._field(index, name)[()])
+        except OSError as error:
+            raise DataError(
+                f"dataset {self.source.id}: {name} of episode {index} cannot be read ({error}); the file "
+                f"{self.source.file} is damaged, download or record it again"
+            ) from error

@@ -1,0 +1,109 @@
+"""Behaviour cloning: supervised learning of the demonstrated actions, and the baseline beside every result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_modules.rows import require_streams
+from zoo.policy import Policy
+
+
+def cloning_loss(policy: Policy, observation: Tensor, action: Tensor, form: str) -> Tensor:
+    """How far a policy is from demonstrated actions, a scalar.
+
+    Args:
+        policy: the policy.
+        observation: ``(B, D)``.
+        action: ``(B, A)``.
+        form: ``mse``, the squared error of the mean action summed over action dimensions, or ``log_likelihood``,
+            the negative log-density.
+    """
+    if form == "mse":
+        return (policy.mean_action(observation) - action).square().sum(dim=-1).mean()
+    if form == "log_likelihood":
+        return -policy.log_prob(observation, action).mean()
+    raise ValueError(f"unknown form of cloning {form!r}: choose mse or log_likelihood")
+
+
+class BehaviourCloning(lightning.LightningModule):
+    r"""Minimise :math:`E_{D_E}[-\log \pi(a|s)]` or :math:`E_{D_E}[\|\pi(s) - a\|^2]`.
+
+    Args:
+        observation_size: number of observation features.
+        action_low: lower action bounds.
+        action_high: upper action bounds.
+        hidden_sizes: widths of the policy's hidden layers.
+        form: ``mse`` or ``log_likelihood``, see :func:`cloning_loss`.
+        log_std_min: lower bound of the policy's log-deviation.
+        log_std_max: upper bound of the policy's log-deviation.
+        learning_rate: Adam's rate.
+        weight_decay: decoupled weight decay; keeps a policy cloned from few episodes from over-fitting.
+    """
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        hidden_sizes: Sequence[int] = (256, 256),
+        form: str = "log_likelihood",
+        log_std_min: float = -5.0,
+        log_std_max: float = 2.0,
+        learning_rate: float = 3e-4,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.form = form
+        self.policy = Policy(
+            observation_size,
+            action_low,
+            action_high,
+            hidden_sizes,
+            log_std_min=log_std_min,
+            log_std_max=log_std_max,
+        )
+
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit":
+            require_streams(data, ["expert"])
+            # Demonstrations alone are narrow: a feature that hardly varies there would be blown up elsewhere.
+            statistics = data.statistics
+            self.policy.normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(
+            self.policy.network.parameters(),
+            lr=self.hparams["learning_rate"],
+            weight_decay=self.hparams["weight_decay"],
+            fused=True,
+        )
+
+    def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        losses = []
+        for rows in batch["expert"].unbind(0):
+            loss = cloning_loss(self.policy, rows["observation"], rows["action"], self.form)
+            optimizer.optimizer.zero_grad(set_to_none=True)
+            self.manual_backward(loss)
+            optimizer.optimizer.step()
+            losses.append(loss.detach())
+        optimizer.optimizer.zero_grad(set_to_none=True)
+        optimizer.step()  # counts this step for Lightning; there is no gradient left to apply
+        self.log("train/loss", torch.stack(losses).mean(), prog_bar=True)
+
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        held_out = batch.get("expert_held_out")
+        if held_out is not None:
+            for form in ("mse", "log_likelihood"):
+                loss = cloning_loss(self.policy, held_out["observation"], held_out["action"], form)
+                self.log(f"validation/{form}", loss, batch_size=len(held_out))

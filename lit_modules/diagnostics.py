@@ -1,0 +1,77 @@
+"""How good a Simulator is on held-out data: errors, open-loop drift, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from zoo.transition import TransitionModel
+
+# Half-widths of the central 50% and 90% intervals of a standard normal.
+INTERVALS = {0.5: 0.674490, 0.9: 1.644854}
+
+
+def segments(table: TensorDict, length: int, limit: int = 512) -> Tensor:
+    """First rows of up to ``limit`` evenly spaced stretches of ``length`` rows within one episode, ``(N,)``."""
+    count = len(table) - length + 1
+    if count <= 0:
+        return torch.zeros(0, dtype=torch.long)
+    same = table["episode"][: len(table) - length + 1] == table["episode"][length - 1 :]
+    starts = torch.nonzero(same).squeeze(-1)
+    if len(starts) > limit:
+        starts = starts[torch.linspace(0, len(starts) - 1, limit).long()]
+    return starts
+
+
+@torch.no_grad()
+def open_loop(model: TransitionModel, table: TensorDict, starts: Tensor, length: int) -> Tensor:
+    """Replay recorded actions in the model's mean from recorded states.
+
+    Returns:
+        Imagined observations after 1 to ``length`` steps, ``(length, N, D)``.
+    """
+    observation = table["observation"][starts]
+    imagined = []
+    for step in range(length):
+        mean, _ = model(observation, table["action"][starts + step])
+        observation = model.next_observation(observation, mean.mean(dim=0))
+        imagined.append(observation)
+    return torch.stack(imagined)
+
+
+@torch.no_grad()
+def open_loop_errors(model: TransitionModel, table: TensorDict, steps: Sequence[int]) -> dict[int, float]:
+    """Root-mean-square error in standardised observations after each number of steps, replaying recorded actions."""
+    errors: dict[int, float] = {}
+    for length in steps:
+        starts = segments(table, length)
+        if len(starts) == 0:
+            continue
+        imagined = open_loop(model, table, starts, length)[-1]
+        real = table["next", "observation"][starts + length - 1]
+        difference = (imagined - real) / model.observation_normalizer.std
+        errors[length] = float(difference.square().mean().sqrt())
+    return errors
+
+
+@torch.no_grad()
+def transition_errors(model: TransitionModel, table: TensorDict, horizon: int, limit: int = 4096) -> dict[str, Tensor]:
+    """One-step and H-step error and calibration of a transition model on held-out rows.
+
+    Returns:
+        ``one_step``: root-mean-square error of the mean prediction, in standardised differences;
+        ``open_loop``: the same after H steps, in standardised observations;
+        ``inside_50``, ``inside_90``: share of targets inside the members' central intervals.
+    """
+    rows = table if len(table) <= limit else table[torch.linspace(0, len(table) - 1, limit).long()]
+    mean, log_variance = model(rows["observation"], rows["action"])
+    target = model.standardized_delta(rows["observation"], rows["next", "observation"])
+    result = {"one_step": (mean.mean(dim=0) - target).square().mean().sqrt()}
+    distance = (target - mean).abs() / (0.5 * log_variance).exp()
+    for level, half_width in INTERVALS.items():
+        result[f"inside_{round(100 * level)}"] = (distance < half_width).float().mean()
+    result["open_loop"] = torch.tensor(open_loop_errors(model, table, [horizon]).get(horizon, float("nan")))
+    return result

@@ -1,0 +1,65 @@
+"""Small helpers on transition rows shared by the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+# Odd constants of a 32-bit integer hash (the finaliser of MurmurHash3).
+_MULTIPLIERS = (0x85EBCA6B, 0xC2B2AE35)
+_WORD = 0xFFFFFFFF
+
+
+def require_streams(data: Any, names: Sequence[str]) -> None:
+    """Refuse a data module that does not deliver the streams a method reads.
+
+    Raises:
+        ValueError: naming what is missing and how to ask for it.
+    """
+    missing = [name for name in names if name not in data.streams]
+    if missing:
+        raise ValueError(
+            f"this method reads the data stream(s) {', '.join(missing)}, which `data.streams` does not list: "
+            f"add e.g. `{missing[0]}: 256` there"
+        )
+
+
+def concatenate(parts: Sequence[TensorDict], dim: int = 0) -> TensorDict:
+    """``torch.cat`` of TensorDicts, typed as what it returns."""
+    return cast(TensorDict, torch.cat(list(parts), dim=dim))  # type: ignore[arg-type]
+
+
+def bootstrap_weights(row: Tensor, members: int) -> Tensor:
+    """How often each transition occurs in the bootstrap sample of the member that reads it.
+
+    A bootstrap draws N rows with replacement; a row then occurs Poisson(1) times (for large N). Drawing that count
+    from a hash of row and member gives every member a sample of its own that stays the same for the whole training
+    and needs no copy of the data.
+
+    Args:
+        row: global row ids, ``(E, B)``, the block of member ``e`` in row ``e``.
+        members: E.
+
+    Returns:
+        Counts as floats, ``(E, B)``.
+    """
+    member = torch.arange(members, device=row.device).unsqueeze(-1)
+    mixed = (row * members + member + 1) & _WORD
+    for multiplier in _MULTIPLIERS:
+        mixed = (mixed ^ (mixed >> 16)) & _WORD
+        mixed = (mixed * multiplier) & _WORD
+    mixed = mixed ^ (mixed >> 13)
+    uniform = mixed.double() / (_WORD + 1.0)
+    # Cumulative Poisson(1) probabilities: 0.368, 0.736, 0.920, 0.981, 0.996, 0.9994
+    levels = torch.tensor([0.36787944, 0.73575888, 0.91969860, 0.98101184, 0.99634015, 0.99940582], device=row.device)
+    return torch.bucketize(uniform, levels.double()).float()
+
+
+def gradient_norm(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
+    """Euclidean norm over all gradients, a scalar."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

@@ -1,0 +1,327 @@
+r"""OffSim's second stage: SAC on roll-outs of a frozen Simulator.
+
+.. math::
+    y      &= \kappa\,(r(s,a,s') - \lambda_u U(s,a)) + \gamma\,[\text{not ended}]\,(\min_i \bar Q_i(s',a') -
+              \alpha\log\pi(a'|s')) + \gamma\,[\text{ended}]\,V_{end} \\
+    L_\pi  &= E[\alpha\log\pi(a|s) - \min_i Q_i(s,a)] + \lambda\,L_{cloning}(D_E)
+
+The real system appears only as recorded rows; their reward is the learned one. Source: arXiv 2510.15495, stage 2;
+SAC: Haarnoja et al. 2018. Choices where the paper is silent: docs/methods/offsim.md.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+from torchrl.objectives import SoftUpdate
+
+from lit_modules.behaviour_cloning import cloning_loss
+from lit_modules.critic import BatchedSACLoss, QNetwork
+from lit_modules.rows import concatenate, require_streams
+from zoo.policy import Policy
+from zoo.simulator import Simulator
+
+
+class SimulatorSAC(lightning.LightningModule):
+    """Train a policy inside a frozen Simulator.
+
+    One ``training_step`` is as many updates as the batch has leading rows.
+
+    Args:
+        simulator: file of a Simulator.
+        cloned_policy: file of a behaviour-cloned policy to start from; ``None`` starts from scratch.
+        hidden_sizes: widths of the critics, and of the actor if it starts from scratch.
+        critics: critics in the ensemble; the smallest value counts.
+        layer_norm: layer normalisation in the critics.
+        horizon: steps of a roll-out.
+        starts: roll-outs per refresh.
+        expert_start_share: share of roll-outs that start in expert states; the rest start anywhere in the data.
+        refresh_every: updates between refreshes of the replay buffer.
+        buffer_size: simulated transitions kept; the oldest are dropped.
+        batch_size: transitions per update.
+        real_share: share of recorded transitions in each batch, half of them from the demonstrations.
+        gamma: discount.
+        tau: share of the critics mixed into their targets after each update.
+        actor_learning_rate: Adam's rate for the actor.
+        critic_learning_rate: Adam's rate for the critics.
+        temperature: SAC's alpha; its start if it is tuned.
+        target_entropy: entropy to tune the temperature to; ``None`` keeps the temperature fixed. A cloned policy is
+            nearly deterministic, and tuning then raises the temperature without bound.
+        reward_scale: kappa, multiplies the Simulator's reward (expert mean 1), so that values are of order
+            ``kappa / (1 - gamma)``.
+        uncertainty_weight: penalty per unit of uncertainty, in units of the median uncertainty on the data.
+        uncertainty_cut: level of the data's uncertainty quantile above which a roll-out ends as if it had died
+            (Kidambi et al. 2020, MOReL); ``None`` never ends it.
+        cloning_weight: lambda, weight of the regulariser towards demonstrated actions.
+        cloning_form: ``mse`` or ``log_likelihood``.
+        policy_average: decay of the running average of the actor's weights, which is the policy that comes out.
+        snapshot_every: updates between snapshots of that policy; 0 keeps none.
+        snapshots: folder for the snapshots.
+        validation_episodes: episodes in the Simulator per validation.
+        validation_horizon: steps after which such an episode is truncated.
+    """
+
+    updates: Tensor
+
+    def __init__(
+        self,
+        simulator: str,
+        cloned_policy: str | None = None,
+        hidden_sizes: Sequence[int] = (256, 256),
+        critics: int = 2,
+        layer_norm: bool = True,
+        horizon: int = 5,
+        starts: int = 1000,
+        expert_start_share: float = 0.5,
+        refresh_every: int = 250,
+        buffer_size: int = 100_000,
+        batch_size: int = 256,
+        real_share: float = 0.5,
+        gamma: float = 0.99,
+        tau: float = 0.005,
+        actor_learning_rate: float = 3e-4,
+        critic_learning_rate: float = 3e-4,
+        temperature: float = 0.01,
+        target_entropy: float | None = None,
+        reward_scale: float = 0.1,
+        uncertainty_weight: float = 0.0,
+        uncertainty_cut: float | None = 0.99,
+        cloning_weight: float = 1.0,
+        cloning_form: str = "mse",
+        policy_average: float = 0.999,
+        snapshot_every: int = 0,
+        snapshots: str = "snapshots",
+        validation_episodes: int = 20,
+        validation_horizon: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.simulator = Simulator.load(simulator)
+        self.policy = self._starting_policy(cloned_policy, hidden_sizes)
+        self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
+        # Rewards are clipped, so every value is known to lie between these two.
+        largest_sum = reward_scale / (1.0 - gamma)
+        low, high = (largest_sum * float(bound) for bound in (self.simulator.reward.low, self.simulator.reward.high))
+        # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
+        # one for dying, whatever constant is added to it.
+        self.end_value = low
+        critic = QNetwork(self.policy.observation_size, self.policy.action_size, hidden_sizes, layer_norm=layer_norm)
+        self.loss = BatchedSACLoss(
+            self.policy,
+            critic,
+            gamma=gamma,
+            value_range=(low, high),
+            num_qvalue_nets=critics,
+            alpha_init=temperature,
+            fixed_alpha=target_entropy is None,
+            target_entropy=-float(self.policy.action_size) if target_entropy is None else target_entropy,
+        )
+        self.target_update = SoftUpdate(self.loss, tau=tau)
+        self.replay = TensorDictReplayBuffer(
+            storage=LazyTensorStorage(buffer_size), batch_size=batch_size - round(real_share * batch_size)
+        )
+        self.uncertainty_unit = float(self.simulator.uncertainty_quantile(0.5))
+        self.cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def _starting_policy(self, cloned_policy: str | None, hidden_sizes: Sequence[int]) -> Policy:
+        if cloned_policy is not None:
+            policy = Policy.load(cloned_policy)
+            policy.network.requires_grad_(True)
+            return policy.train()
+        simulator = self.simulator
+        policy = Policy(simulator.observation_size, simulator.action_low, simulator.action_high, hidden_sizes)
+        policy.normalizer.load_state_dict(simulator.transition.observation_normalizer.state_dict())
+        return policy
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        require_streams(data, ["expert", "all"])
+        self.loss.normalizer.load_state_dict(self.simulator.transition.observation_normalizer.state_dict())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = [
+            {"params": list(self.policy.network.parameters()), "lr": self.hparams["actor_learning_rate"]},
+            {
+                "params": [p for p in self.loss.qvalue_network_params.parameters() if p.requires_grad],
+                "lr": self.hparams["critic_learning_rate"],
+            },
+        ]
+        if self.hparams["target_entropy"] is not None:
+            groups.append({"params": [self.loss.log_alpha], "lr": self.hparams["actor_learning_rate"]})
+        return torch.optim.Adam(groups, fused=True)
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        logged: dict[str, Tensor] = {}
+        for index in range(batch["all"].shape[0]):
+            rows = {name: stream[index] for name, stream in batch.items()}
+            if int(self.updates) % self.hparams["refresh_every"] == 0:
+                logged.update(self.roll_out())
+            logged.update(self.update(optimizer.optimizer, rows))
+            self.updates += 1
+            self._keep_snapshot()
+        optimizer.optimizer.zero_grad(set_to_none=True)
+        optimizer.step()  # counts this training step for Lightning; no gradient is left to apply
+        self._refuse_divergence(logged)
+        self.log_dict({f"train/{name}": value for name, value in logged.items()})
+        self.log("updates", self.updates.float(), prog_bar=True)
+
+    @torch.no_grad()
+    def roll_out(self) -> dict[str, Tensor]:
+        """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
+        settings = self.hparams
+        observation = self._start_observations(settings["starts"])
+        alive_share, ended_share = [], []
+        for _ in range(settings["horizon"]):
+            action = self.policy.act(observation, deterministic=False)
+            following, _, terminated, info = self.simulator.step(observation, action)
+            untrusted = info["uncertainty"] > self.cut
+            ended = terminated | untrusted
+            self.replay.extend(
+                TensorDict(
+                    {
+                        "observation": observation,
+                        "action": action,
+                        "uncertainty": info["uncertainty"],
+                        "next": {"observation": following, "terminated": ended.unsqueeze(-1)},
+                    },
+                    batch_size=[len(observation)],
+                )
+            )
+            alive_share.append(len(observation) / settings["starts"])
+            ended_share.append(untrusted.float().mean())
+            observation = following[~ended]
+            if len(observation) == 0:
+                break
+        return {
+            "rollout/mean_length": torch.tensor(sum(alive_share)),
+            "rollout/untrusted": torch.stack(ended_share).mean(),
+            "rollout/uncertainty": info["uncertainty"].mean(),
+        }
+
+    def _start_observations(self, count: int) -> Tensor:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        from_expert = round(count * self.hparams["expert_start_share"])
+        expert, diverse = data.expert_train, data.diverse_train
+        total = len(expert) + (len(diverse) if diverse is not None else 0)
+        # Starting anywhere means anywhere in all recorded rows, expert rows included
+        in_diverse = int(torch.randint(total, (count - from_expert,)).ge(len(expert)).sum())
+        chosen = [expert["observation"][torch.randint(len(expert), (count - in_diverse,))]]
+        if diverse is not None:
+            chosen.append(diverse["observation"][torch.randint(len(diverse), (in_diverse,))])
+        return torch.cat(chosen).to(self.device)
+
+    def update(self, optimizer: torch.optim.Optimizer, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
+        """One step of critics, actor and targets on a batch of simulated and recorded transitions."""
+        settings = self.hparams
+        batch = self.mixed_batch(rows)
+        losses = self.loss(batch)
+        expert = rows["expert"]
+        cloning = cloning_loss(self.policy, expert["observation"], expert["action"], settings["cloning_form"])
+        optimizer.zero_grad(set_to_none=True)
+        total = losses["loss_actor"] + losses["loss_qvalue"] + settings["cloning_weight"] * cloning
+        if settings["target_entropy"] is not None:
+            total = total + losses["loss_alpha"]
+        self.manual_backward(total)
+        optimizer.step()
+        self.target_update.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.averaged_policy.network.parameters()),
+                list(self.policy.network.parameters()),
+                1.0 - settings["policy_average"],
+            )
+        logged = {name: value.detach() for name, value in losses.items() if name != "loss_alpha"}
+        logged |= {"cloning": cloning.detach(), "reward": batch["next", "reward"].mean()}
+        return logged
+
+    @torch.no_grad()
+    def mixed_batch(self, rows: dict[str, TensorDict]) -> TensorDict:
+        """Simulated and recorded transitions with rewards computed now, ``[batch_size]``."""
+        simulated = self.replay.sample()
+        real = self.hparams["batch_size"] - len(simulated)
+        from_expert = min(real // 2, len(rows["expert"]))
+        recorded = concatenate([rows["expert"][:from_expert], rows["all"][: real - from_expert]])
+        recorded = recorded.select("observation", "action", ("next", "observation"), ("next", "terminated"))
+        recorded["uncertainty"] = torch.zeros(len(recorded), device=recorded["observation"].device)
+        keys = ("observation", "action", "uncertainty", ("next", "observation"), ("next", "terminated"))
+        batch = concatenate([simulated.select(*keys), recorded])
+        following = batch["next"]
+        reward = self.simulator.reward(batch["observation"], batch["action"], following["observation"])
+        penalty = self.hparams["uncertainty_weight"] * batch["uncertainty"] / self.uncertainty_unit
+        ended = following["terminated"].squeeze(-1).float()
+        total = self.hparams["reward_scale"] * (reward - penalty) + self.loss.gamma * ended * self.end_value
+        following["reward"] = total.unsqueeze(-1)
+        return batch
+
+    def _keep_snapshot(self) -> None:
+        every = self.hparams["snapshot_every"]
+        if every > 0 and int(self.updates) % every == 0 and self.trainer.is_global_zero:
+            self.averaged_policy.save(Path(self.hparams["snapshots"]) / f"{int(self.updates):08d}.safetensors")
+
+    def _refuse_divergence(self, logged: dict[str, Tensor]) -> None:
+        values = torch.stack([logged["loss_actor"], logged["loss_qvalue"]])
+        if not torch.isfinite(values).all():
+            raise FloatingPointError(
+                f"a loss is not finite after {int(self.updates)} updates; the last checkpoint is still good. "
+                "Lower the learning rates or reward_scale."
+            )
+
+    # ---------------------------------------------------------------------------------------------------- validation
+
+    @torch.no_grad()
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        generator = torch.Generator(self.device).manual_seed(0)
+        for name, value in simulator_return(
+            self.simulator,
+            self.averaged_policy,
+            self.hparams["validation_episodes"],
+            self.hparams["validation_horizon"],
+            generator,
+        ).items():
+            self.log(f"validation/{name}", value, batch_size=1)
+
+
+@torch.no_grad()
+def simulator_return(
+    simulator: Simulator, policy: Policy, episodes: int, horizon: int, generator: torch.Generator
+) -> dict[str, float]:
+    """Deterministic policy in the Simulator from its start states.
+
+    Returns:
+        ``return``: mean sum of standardised rewards (an expert that never ends scores about ``horizon``);
+        ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
+    """
+    observation = simulator.reset(episodes, generator)
+    alive = torch.ones(episodes, device=observation.device)
+    total, length, doubt = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive)
+    for _ in range(horizon):
+        action = policy.act(observation)
+        following, reward, terminated, info = simulator.step(observation, action, generator)
+        total += alive * reward
+        length += alive
+        doubt += alive * info["uncertainty"]
+        alive = alive * (~terminated).float()
+        if not bool(alive.any()):
+            break
+        observation = following
+    return {
+        "return": float(total.mean()),
+        "length": float(length.mean()),
+        "uncertainty": float((doubt / length).mean()),
+    }

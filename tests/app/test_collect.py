@@ -1,0 +1,266 @@
+"""``offsim collect`` from the first iteration to datasets that Minari reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import minari
+import numpy as np
+import pytest
+import torch
+
+from app import collect
+from app.collect_expert import Training, read_settings
+from app.collect_record import datasets_in, repack, sha256
+from app.errors import UserError
+from lit_modules.online_sac import OnlineSAC
+from zoo.episodes import policy_actions, run_episodes
+from zoo.policy import Policy
+from zoo.tasks import get_task
+
+SETTINGS = """
+iterations: 6
+checkpoint_every: 2
+environments: 3
+steps_per_iteration: 20
+updates_per_step: 1
+warmup_steps: 10
+buffer_size: 3000
+batch_size: 8
+hidden_sizes: [8]
+evaluate_every: 2
+evaluation_episodes: 2
+"""
+TASK = get_task("hopper")
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a training half-way."""
+
+
+def collect_with(folder: Path, *words: str) -> int:
+    """Run the command with small settings, everything below ``folder``."""
+    parser = argparse.ArgumentParser()
+    collect.configure(parser)
+    settings = folder / "settings.yaml"
+    if not settings.exists():
+        settings.write_text(SETTINGS)
+    places = ["--config", str(settings), "--out", str(folder / "run"), "--dataset-root", str(folder / "data")]
+    return collect.run(parser.parse_args(["hopper", *places, *words]))
+
+
+def load(folder: Path, level: str) -> minari.MinariDataset:
+    with datasets_in(folder / "data"):
+        return minari.load_dataset(f"offsim/hopper/{level}-v0")
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A collection that was interrupted in its fifth iteration, after the checkpoint of the fourth, and repeated."""
+    folder = tmp_path_factory.mktemp("collected")
+    step, calls = OnlineSAC.training_step, 0
+
+    def stopping(self: OnlineSAC, batch: Any, batch_index: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise Stopped
+        step(self, batch, batch_index)
+
+    words = ("--episodes", "4", "--steps", "100", "--replay-until", "expert")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnlineSAC, "training_step", stopping)
+        with pytest.raises(Stopped):
+            collect_with(folder, *words)
+        assert not (folder / "data").exists()
+        assert Training(folder / "run").iterations == 4
+        assert collect_with(folder, *words) == 0
+    assert calls == 7  # four, the one that failed, and the two that were missing
+    return folder
+
+
+def test_an_interrupted_training_is_continued(collected: Path) -> None:
+    training = Training(collected / "run")
+    assert training.iterations == 6
+    assert [entry.steps for entry in training.evaluations] == [120, 240, 360]
+    assert all(entry.snapshot.is_file() for entry in training.evaluations)
+    episodes = training.episodes(360)
+    assert sum(len(episode) for episode in episodes) == 360
+    assert sum(len(episode) for episode in training.episodes(200)) == 200
+
+
+def test_the_same_command_again_changes_nothing(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (collected / "data").rglob("*") if path.is_file()}
+    assert collect_with(collected, "--episodes", "4", "--steps", "100", "--replay-until", "expert") == 0
+    printed = capsys.readouterr().out
+    assert "all 6 iterations were done before" in printed
+    assert printed.count("recorded before") == 4
+    assert before == {path: path.stat().st_mtime_ns for path in (collected / "data").rglob("*") if path.is_file()}
+    assert not list((collected / "data").glob(".offsim*"))
+
+
+def test_a_missing_dataset_alone_is_recorded_again(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = collected / "data" / "offsim" / "hopper" / "medium-v0"
+    before = sha256(dataset / "data" / "main_data.hdf5")
+    shutil.rmtree(dataset)
+    assert collect_with(collected, "--episodes", "4", "--steps", "100", "--replay-until", "expert") == 0
+    assert capsys.readouterr().out.count("recorded before") == 3
+    assert sha256(dataset / "data" / "main_data.hdf5") == before
+
+
+@pytest.mark.parametrize("level", collect.LEVELS)
+def test_minari_reads_every_level(collected: Path, level: str) -> None:
+    dataset = load(collected, level)
+    assert dataset.observation_space.dtype == np.float32
+    environment = dataset.recover_environment()
+    assert environment.spec is not None and environment.spec.id == "Hopper-v5"
+    environment.close()
+    metadata = dataset.storage.metadata
+    assert metadata["author"] == {"offsim"} and metadata["algorithm_name"]
+    recipe = metadata["offsim"]
+    assert recipe["seed"] == 0 and recipe["level"] == level and recipe["code"]
+    totals = [episode.rewards.sum() for episode in dataset.iterate_episodes()]
+    assert recipe["returns"]["mean"] == pytest.approx(np.mean(totals))
+    assert recipe["returns"]["max"] == pytest.approx(max(totals))
+    for episode in dataset.iterate_episodes():
+        assert episode.observations.dtype == np.float32 and episode.actions.dtype == np.float32
+        assert len(episode.observations) == len(episode.actions) + 1 == len(episode.rewards) + 1
+        assert not episode.terminations[:-1].any() and not episode.truncations[:-1].any()
+        assert episode.terminations[-1] or episode.truncations[-1]
+        assert TASK.termination is not None
+        # The last observation is there, and it is the one that the rule calls terminal.
+        fell = TASK.termination(torch.from_numpy(episode.observations)).numpy()
+        assert fell[-1] == episode.terminations[-1] and not fell[:-1].any()
+    card = (collected / "data" / "offsim" / "hopper" / f"{level}-v0" / "card.md").read_text()
+    assert sha256(Path(dataset.spec.data_path) / "main_data.hdf5") in card and recipe["command"] in card
+    assert str(collected) not in card
+
+
+def test_numbers_of_episodes_and_steps(collected: Path) -> None:
+    assert load(collected, "expert").total_episodes == load(collected, "medium").total_episodes == 4
+    assert 50 < load(collected, "replay").total_steps <= 100
+    assert 100 <= load(collected, "random").total_steps < 200
+
+
+def test_the_chosen_snapshots(collected: Path) -> None:
+    training = Training(collected / "run")
+    returns = [entry.mean_return for entry in training.evaluations]
+    assert training.expert().mean_return == max(returns)
+    medium = next(entry for entry in training.evaluations if entry.mean_return >= max(returns) / 3)
+    assert training.medium() == medium
+    assert sha256(collected / "run" / "expert.safetensors") == sha256(training.expert().snapshot)
+    dataset = load(collected, "expert")
+    assert dataset.storage.metadata["offsim"]["policy_sha256"] == sha256(training.expert().snapshot)
+    assert "best of 3 evaluations" in dataset.storage.metadata["description"]
+    seeds = [entry["seed"] for entry in dataset.storage.get_episode_metadata(range(4))]
+    policy = Policy.load(training.expert().snapshot)
+    again = run_episodes(TASK.make, policy_actions(policy), 4, seeds[0])
+    for one, other in zip(dataset.iterate_episodes(), again, strict=True):
+        assert np.array_equal(one.observations, other.observations)
+        assert np.array_equal(one.rewards, other.rewards)
+
+
+def test_replay_is_what_the_agent_saw(collected: Path) -> None:
+    training = Training(collected / "run")
+    known = {episode.observations.tobytes() for episode in training.episodes(training.expert().steps)}
+    for episode in load(collected, "replay").iterate_episodes():
+        assert episode.observations.tobytes() in known
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--levels", "expert", "--episodes", "5"),
+        ("--levels", "expert", "--episodes", "4", "--noise", "0.1"),
+        ("--levels", "replay", "--steps", "100"),
+        ("--levels", "random", "--steps", "101"),
+    ],
+)
+def test_another_recipe_does_not_pass_for_the_recorded_one(collected: Path, words: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="--dataset-version 1"):
+        collect_with(collected, *words)
+
+
+def test_another_seed_does_not_continue_this_run(collected: Path) -> None:
+    with pytest.raises(UserError, match="another seed"):
+        collect_with(collected, "--seed", "1", "--namespace", "other")
+
+
+def test_a_foreign_dataset_is_refused_before_any_training(collected: Path, tmp_path: Path) -> None:
+    shutil.copytree(collected / "data", tmp_path / "data")
+    with pytest.raises(UserError, match="minari delete offsim/hopper/medium-v0"):
+        collect_with(tmp_path, "--levels", "medium", "--episodes", "4")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_given_policy_with_noise_compressed(collected: Path, tmp_path: Path) -> None:
+    words = ("--expert", str(collected / "run" / "expert.safetensors"), "--episodes", "3", "--noise", "0.2")
+    collect_with(tmp_path, *words, "--stochastic", "--compress", "--levels", "expert")
+    assert not (tmp_path / "run").exists()
+    dataset = load(tmp_path, "expert")
+    assert dataset.total_episodes == 3
+    assert "Gaussian noise of std 0.2" in dataset.storage.metadata["description"]
+    with pytest.raises(UserError, match="replay data come from a training"):
+        collect_with(tmp_path, *words, "--levels", "replay")
+
+
+def test_repacking_shrinks_and_keeps_every_value(collected: Path, tmp_path: Path) -> None:
+    name = Path("offsim") / "hopper" / "random-v0"
+    shutil.copytree(collected / "data" / name, tmp_path / name)
+    before, data = load(collected, "random"), tmp_path / name / "data"
+    with h5py.File(data / "main_data.hdf5", "a") as file:  # one array long enough to be worth compressing
+        old = file["episode_0/observations"][()]
+        del file["episode_0/observations"]
+        file["episode_0/observations"] = np.concatenate([old] * 20)
+    size = (data / "main_data.hdf5").stat().st_size
+    repack(tmp_path / name)
+    assert (data / "main_data.hdf5").stat().st_size < size / 2
+    after = minari.MinariDataset(data)
+    assert after.total_episodes == before.total_episodes
+    for one, other in zip(before.iterate_episodes(), after.iterate_episodes(), strict=True):
+        expected = np.concatenate([one.observations] * 20) if one.id == 0 else one.observations
+        assert np.array_equal(expected, other.observations) and other.observations.dtype == np.float32
+        assert np.array_equal(one.rewards, other.rewards) and np.array_equal(one.terminations, other.terminations)
+    assert [path.name for path in sorted(data.iterdir())] == ["main_data.hdf5", "metadata.json"]
+    seeds = [list(dataset.storage.get_episode_metadata(range(2))) for dataset in (before, after)]
+    assert json.dumps(seeds[0], default=int) == json.dumps(seeds[1], default=int)
+
+
+def test_the_shipped_settings_are_the_defaults() -> None:
+    settings = read_settings("hopper")
+    assert settings["iterations"] == 1000 and settings["checkpoint_every"] == 50
+    module = OnlineSAC("hopper", buffer_size=4)
+    for name in settings.keys() - {"iterations", "checkpoint_every", "buffer_size"}:
+        value = module.hparams[name]
+        assert settings[name] == (list(value) if isinstance(value, tuple) else value), name
+    collected_rows = settings["iterations"] * settings["steps_per_iteration"] * settings["environments"]
+    assert settings["buffer_size"] >= collected_rows  # or the replay dataset would lack its beginning
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("iteration: 3", "unknown setting 'iteration'"),
+        ("gamma: high", "gamma is 'high'"),
+        ("environments: true", "environments is True"),
+        ("hidden_sizes: 8", "hidden_sizes is 8"),
+        ("- 1", "one setting per line"),
+        ("a: [", "not a YAML file"),
+    ],
+)
+def test_senseless_settings_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        collect_with(tmp_path, "--levels", "expert")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("namespace", ["", "../up", "/root", "a//b"])
+def test_senseless_namespaces_are_refused(tmp_path: Path, namespace: str) -> None:
+    with pytest.raises(UserError, match="namespace"):
+        collect_with(tmp_path, "--namespace", namespace)

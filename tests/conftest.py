@@ -1,0 +1,25 @@
+"""What every test relies on: one thread, fixed seeds, and a quiet TorchRL."""
+
+from __future__ import annotations
+
+import os
+
+# Read by TorchRL when it is imported, so this stands before every other import.
+os.environ.setdefault("RL_WARNINGS", "False")
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+# The models in the tests are small: several threads would mostly wait for each other.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """Give every test the same random numbers, whichever tests ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)

@@ -1,0 +1,198 @@
+"""OffSim's losses against values computed by hand, and who gets which gradient."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from lit_modules.offsim import OffSim
+from lit_modules.proposals import ActionProposal, RecordedActions
+from lit_modules.rows import bootstrap_weights
+
+
+def make(**changes: object) -> OffSim:
+    torch.manual_seed(0)
+    settings: dict[str, object] = {
+        "observation_size": 3,
+        "action_low": [-1.0, -1.0],
+        "action_high": [1.0, 1.0],
+        "termination": "none",
+        "members": 3,
+        "transition_hidden_sizes": (8,),
+        "reward_hidden_sizes": (8,),
+        "proposal": {"dataset": 1.0},
+        "starts": 6,
+        "horizon": 4,
+    }
+    return OffSim(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def table(rows: int, episode_length: int = 1000) -> TensorDict:
+    return TensorDict(
+        {
+            "observation": torch.randn(rows, 3),
+            "action": torch.rand(rows, 2) * 2 - 1,
+            "next": {"observation": torch.randn(rows, 3), "terminated": torch.zeros(rows, 1, dtype=torch.bool)},
+            "row": torch.arange(rows),
+            "episode": torch.arange(rows) // episode_length,
+        },
+        batch_size=[rows],
+    )
+
+
+def batches(module: OffSim, rows: int = 12) -> dict[str, TensorDict]:
+    stream = table(rows)
+    module.recorded = RecordedActions([stream])
+    return {"expert": stream, "all": table(rows), "diverse": table(rows)}
+
+
+def rollouts(rows: int = 20) -> TensorDict:
+    return TensorDict(
+        {
+            "observation": torch.randn(rows, 3),
+            "action": torch.rand(rows, 2),
+            "next_observation": torch.randn(rows, 3),
+        },
+        batch_size=[rows],
+    )
+
+
+def test_reward_loss_is_the_sum_of_its_parts() -> None:
+    module = make(margin_weight=0.5, margin=0.7, gradient_penalty_weight=3.0, l2_weight=0.2)
+    loss, parts = module.reward_loss(batches(module), rollouts())
+    expected = (
+        parts["reward/rollout"]
+        - parts["reward/expert"]
+        + 3.0 * parts["reward/gradient_penalty"]
+        + 0.2 * parts["reward/squared"]
+        + 0.5 * parts["reward/margin"]
+    )
+    torch.testing.assert_close(loss.detach(), expected)
+
+
+def test_margin_is_the_mean_shortfall() -> None:
+    module = make(margin_weight=1.0, margin=0.3)
+    rows = batches(module)
+    _, parts = module.reward_loss(rows, rollouts())
+
+    def raw(stream: TensorDict) -> torch.Tensor:
+        return module.reward.raw(
+            module.reward.features(stream["observation"], stream["action"], stream["next", "observation"])
+        )
+
+    shortfall = (0.3 - (raw(rows["expert"]) - raw(rows["diverse"]))).clamp_min(0.0)
+    torch.testing.assert_close(parts["reward/margin"], shortfall.mean().detach())
+
+
+def test_gradient_penalty_of_a_linear_reward_by_hand() -> None:
+    module = make(gradient_penalty_target=1.0)
+    weight = torch.zeros(1, 8)
+    weight[0, :2] = torch.tensor([3.0, 4.0])
+    module.reward.network = torch.nn.Linear(8, 1)
+    with torch.no_grad():
+        module.reward.network.weight.copy_(weight)
+    penalty = module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8))
+    assert float(penalty) == pytest.approx((5.0 - 1.0) ** 2, rel=1e-5)
+    module.reward.network.weight.data.mul_(0.1)  # slope 0.5, below the target: nothing to pay
+    assert float(module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8))) == 0.0
+
+
+def test_gradient_penalty_trains_the_reward() -> None:
+    module = make(gradient_penalty_target=0.0)
+    module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8)).backward()
+    gradient = module.reward.network[0].weight.grad
+    assert gradient is not None and float(gradient.abs().sum()) > 0
+
+
+def test_likelihood_by_hand() -> None:
+    module = make(adversarial_weight=0.0, entropy_weight=0.0)
+    rows = batches(module, rows=9)
+    _, parts = module.transition_loss(rows, None)
+    dealt = module._deal_to_members(rows)
+    mean, log_variance = module.transition(dealt["observation"], dealt["action"])
+    total, weight_sum = 0.0, 0.0
+    weights = bootstrap_weights(dealt["row"], 3)
+    for member in range(3):
+        for row in range(mean.shape[1]):
+            each = []
+            for feature in range(3):
+                target = dealt["next", "observation"][member, row, feature] - dealt["observation"][member, row, feature]
+                variance = math.exp(float(log_variance[member, row, feature]))
+                error = float(mean[member, row, feature] - target)
+                each.append(0.5 * (math.log(variance) + error**2 / variance))
+            total += float(weights[member, row]) * sum(each) / 3
+            weight_sum += float(weights[member, row])
+    assert float(parts["transition/negative_log_likelihood"]) == pytest.approx(total / weight_sum, rel=1e-4)
+
+
+def test_entropy_term_widens_and_adversarial_term_reaches_the_transition() -> None:
+    module = make(likelihood_weight=0.0, adversarial_weight=0.0, entropy_weight=1.0)
+    loss, _ = module.transition_loss(batches(module), rollouts())
+    loss.backward()
+    # More variance in every feature lowers the loss
+    assert bool((module.transition.network.layers[-1].bias.grad[..., 3:] < 0).all())
+    module = make(likelihood_weight=0.0, adversarial_weight=1.0, entropy_weight=0.0)
+    loss, parts = module.transition_loss(batches(module), rollouts())
+    loss.backward()
+    assert float(module.transition.network.layers[0].weight.grad.abs().sum()) > 0
+    assert "transition/own_reward" in parts
+
+
+def test_roll_outs_follow_recorded_actions_and_stop_with_the_episode() -> None:
+    module = make(starts=4, horizon=4, expert_start_share=1.0)
+    stream = table(6, episode_length=3)
+    module.recorded = RecordedActions([stream])
+    rows = {"expert": stream[torch.tensor([0, 1, 2, 5])], "all": stream}
+    rolled = module.roll_out(rows)
+    # From steps 0, 1, 2 and 2 of episodes of three steps there are 3 + 2 + 1 + 1 recorded actions left
+    assert len(rolled) == 7
+    torch.testing.assert_close(rolled["action"][:4], stream["action"][torch.tensor([0, 1, 2, 5])])
+
+
+def test_roll_outs_stop_at_terminal_states() -> None:
+    module = make(starts=5, horizon=4, proposal={"uniform": 1.0}, expert_start_share=1.0)
+    module.termination.forward = lambda observation: torch.ones(len(observation), dtype=torch.bool)  # type: ignore[method-assign]
+    rows = batches(module)
+    assert len(module.roll_out(rows)) == 5
+
+
+def test_recorded_actions_never_cross_an_episode_or_a_table() -> None:
+    first, second = table(4, episode_length=2), table(3)
+    recorded = RecordedActions([first, second])
+    _, running = recorded.following(torch.arange(7), 1)
+    assert running.tolist() == [True, False, True, False, True, True, False]
+
+
+def test_bootstrap_is_a_fixed_sample_of_its_own_for_each_member() -> None:
+    row = torch.arange(40_000).expand(2, -1)
+    weights = bootstrap_weights(row, 2)
+    assert torch.equal(weights, bootstrap_weights(row, 2))
+    assert weights.mean() == pytest.approx(1.0, abs=0.02)
+    assert weights.var() == pytest.approx(1.0, abs=0.04)
+    left_out = (weights == 0).float().mean(dim=1)
+    assert left_out.tolist() == pytest.approx([math.exp(-1)] * 2, abs=0.01)
+    correlation = torch.corrcoef(weights)[0, 1]
+    assert abs(float(correlation)) < 0.02
+
+
+def test_proposals_are_checked() -> None:
+    low, high = torch.tensor([-1.0]), torch.tensor([1.0])
+    with pytest.raises(ValueError, match="unknown action proposal"):
+        ActionProposal({"datset": 1.0}, low, high, None, 0.1)
+    with pytest.raises(ValueError, match="behaviour-cloned"):
+        ActionProposal({"cloning": 1.0}, low, high, None, 0.1)
+    with pytest.raises(ValueError, match="positive"):
+        ActionProposal({"uniform": 0.0}, low, high, None, 0.1)
+
+
+def test_rule_without_a_task_is_refused() -> None:
+    with pytest.raises(ValueError, match="learned"):
+        make(termination="rule")
+
+
+def test_seven_layer_model_of_the_paper_can_be_configured() -> None:
+    module = make(transition_hidden_sizes=[8] * 6)
+    assert len(module.transition.network.layers) == 7

@@ -1,0 +1,220 @@
+"""The policy stage: what enters a batch, what ending is worth, and when roll-outs stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from lit_modules.simulator_sac import SimulatorSAC, simulator_return
+from zoo import Policy, Simulator
+from zoo.reward import RewardModel
+from zoo.start_states import StartStates
+from zoo.termination import TerminationModel
+from zoo.transition import TransitionModel
+
+SIZE, ACTIONS = 3, 2
+
+
+class EndsAbove(TerminationModel):
+    """Terminal where the first feature exceeds a threshold."""
+
+    def __init__(self, threshold: float) -> None:
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, next_observation: torch.Tensor) -> torch.Tensor:
+        return next_observation[..., 0] > self.threshold
+
+
+def table(rows: int) -> TensorDict:
+    return TensorDict(
+        {
+            "observation": torch.randn(rows, SIZE),
+            "action": torch.rand(rows, ACTIONS) * 2 - 1,
+            "next": {
+                "observation": torch.randn(rows, SIZE),
+                "terminated": (torch.arange(rows) % 3 == 0).unsqueeze(-1),
+            },
+        },
+        batch_size=[rows],
+    )
+
+
+def make_simulator(folder: Path, offset: float = 0.0) -> Path:
+    torch.manual_seed(0)
+    reward = RewardModel(SIZE, ACTIONS, (8,))
+    reward.standardize(torch.linspace(1.0, 3.0, 50), torch.linspace(-1.0, 1.0, 50))
+    # The same reward with a constant added: the affine image moves, and its bounds with it
+    reward.offset.sub_(offset * reward.scale)
+    reward.low.add_(offset)
+    reward.high.add_(offset)
+    simulator = Simulator(
+        TransitionModel(SIZE, ACTIONS, members=2, hidden_sizes=(8,)),
+        reward,
+        TerminationModel(),
+        StartStates.of(torch.randn(20, SIZE)),
+        [-1.0] * ACTIONS,
+        [1.0] * ACTIONS,
+    )
+    simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, ACTIONS))
+    path = folder / f"simulator{offset}.safetensors"
+    simulator.save(path)
+    return path
+
+
+def make(folder: Path, offset: float = 0.0, **changes: object) -> SimulatorSAC:
+    path = make_simulator(folder, offset)
+    torch.manual_seed(1)
+    settings: dict[str, object] = {
+        "hidden_sizes": (8,),
+        "starts": 10,
+        "horizon": 3,
+        "batch_size": 16,
+        "buffer_size": 200,
+        "uncertainty_cut": None,
+    }
+    module = SimulatorSAC(str(path), **{**settings, **changes})  # type: ignore[arg-type]
+    data = SimpleNamespace(expert_train=table(30), diverse_train=table(70), streams={"expert": 16, "all": 16})
+    module._trainer = SimpleNamespace(datamodule=data)
+    return module
+
+
+def rows() -> dict[str, TensorDict]:
+    return {"expert": table(16), "all": table(16)}
+
+
+def test_half_of_a_batch_is_recorded_and_half_of_that_expert(tmp_path: Path) -> None:
+    module = make(tmp_path)
+    module.roll_out()
+    given = rows()
+    batch = module.mixed_batch(given)
+    assert len(batch) == 16
+    assert torch.equal(batch["observation"][8:12], given["expert"]["observation"][:4])
+    assert torch.equal(batch["observation"][12:], given["all"]["observation"][:4])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_share_of_recorded_rows_is_configurable(tmp_path: Path, share: float) -> None:
+    module = make(tmp_path, real_share=share) if share < 1.0 else None
+    if module is None:
+        pytest.skip("a batch of recorded rows only leaves nothing to simulate")
+    module.roll_out()
+    batch = module.mixed_batch(rows())
+    assert int((batch["uncertainty"] == 0).sum()) >= round(share * 16)
+    assert len(batch) == 16
+
+
+def test_rewards_are_computed_when_a_batch_is_drawn(tmp_path: Path) -> None:
+    module = make(tmp_path, reward_scale=0.5)
+    module.roll_out()
+    batch = module.mixed_batch(rows())
+    reward = module.simulator.reward(batch["observation"], batch["action"], batch["next", "observation"])
+    ended = batch["next", "terminated"].float()
+    expected = 0.5 * reward.unsqueeze(-1) + 0.99 * ended * module.end_value
+    torch.testing.assert_close(batch["next", "reward"], expected)
+
+
+def test_ending_is_worth_the_lowest_possible_return(tmp_path: Path) -> None:
+    module = make(tmp_path, reward_scale=0.1)
+    assert module.end_value == pytest.approx(0.1 * float(module.simulator.reward.low) / 0.01, rel=1e-4)
+    assert module.loss.value_range[0] == module.end_value
+
+
+@pytest.mark.parametrize("offset", [-5.0, 5.0])
+def test_a_constant_added_to_the_reward_moves_all_targets_alike(tmp_path: Path, offset: float) -> None:
+    """So it cannot change which policy is best: dying pays no more under a negative reward than a positive one."""
+    plain, shifted = make(tmp_path), make(tmp_path, offset=offset)
+    given = {"expert": table(16), "all": table(16)}
+    targets = []
+    for module in (plain, shifted):
+        torch.manual_seed(5)
+        module.roll_out()
+        batch = module.mixed_batch(given)
+        ended = batch["next", "terminated"].squeeze(-1).float()
+        assert 0 < float(ended.sum()) < len(ended)
+        # A bootstrapped value moves by the shift of a whole discounted return
+        moved = 0.1 * (offset if module is shifted else 0.0) / (1 - 0.99)
+        targets.append(batch["next", "reward"].squeeze(-1) + 0.99 * (1 - ended) * moved)
+    difference = targets[1] - targets[0]
+    torch.testing.assert_close(difference, torch.full_like(difference, 0.1 * offset / (1 - 0.99)), atol=2e-3, rtol=1e-3)
+
+
+def test_nothing_is_stored_after_an_end(tmp_path: Path) -> None:
+    module = make(tmp_path, horizon=5)
+    module.simulator.termination = EndsAbove(-torch.inf)
+    module.roll_out()
+    assert len(module.replay) == 10
+    assert bool(module.replay[:]["next", "terminated"].all())
+
+
+def test_roll_outs_end_where_the_simulator_cannot_be_trusted(tmp_path: Path) -> None:
+    module = make(tmp_path, horizon=5)
+    module.cut = -1.0
+    module.roll_out()
+    assert len(module.replay) == 10 and bool(module.replay[:]["next", "terminated"].all())
+    module = make(tmp_path, horizon=5)
+    module.roll_out()
+    assert len(module.replay) == 50 and not bool(module.replay[:]["next", "terminated"].any())
+
+
+def test_uncertainty_penalty_is_in_units_of_the_median_on_data(tmp_path: Path) -> None:
+    module, penalised = make(tmp_path), make(tmp_path, uncertainty_weight=2.0)
+    given = rows()
+    rewards = []
+    for each in (module, penalised):
+        torch.manual_seed(5)
+        each.roll_out()
+        torch.manual_seed(6)
+        rewards.append(each.mixed_batch(given))
+    expected = 0.1 * 2.0 * rewards[0]["uncertainty"] / module.uncertainty_unit
+    difference = (rewards[0]["next", "reward"] - rewards[1]["next", "reward"]).squeeze(-1)
+    torch.testing.assert_close(difference, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_simulator_is_frozen(tmp_path: Path) -> None:
+    module = make(tmp_path)
+    assert not any(parameter.requires_grad for parameter in module.simulator.parameters())
+    before = {name: value.clone() for name, value in module.simulator.state_dict().items()}
+    module.roll_out()
+    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
+    optimizer = module.configure_optimizers()
+    policy = [parameter.clone() for parameter in module.policy.network.parameters()]
+    module.update(optimizer, rows())
+    assert all(torch.equal(value, before[name]) for name, value in module.simulator.state_dict().items())
+    assert any(not torch.equal(a, b) for a, b in zip(policy, module.policy.network.parameters(), strict=True))
+    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert optimized.isdisjoint({id(p) for p in module.simulator.parameters()})
+
+
+def test_policy_that_comes_out_is_the_running_average(tmp_path: Path) -> None:
+    module = make(tmp_path, policy_average=0.75)
+    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
+    module.roll_out()
+    before = [parameter.clone() for parameter in module.averaged_policy.network.parameters()]
+    module.update(module.configure_optimizers(), rows())
+    for start, average, current in zip(
+        before, module.averaged_policy.network.parameters(), module.policy.network.parameters(), strict=True
+    ):
+        torch.testing.assert_close(average, 0.75 * start + 0.25 * current)
+
+
+def test_cloned_start_is_adopted(tmp_path: Path) -> None:
+    policy = Policy(SIZE, [-1.0] * ACTIONS, [1.0] * ACTIONS, (8,))
+    policy.save(tmp_path / "cloned.safetensors")
+    module = make(tmp_path, cloned_policy=str(tmp_path / "cloned.safetensors"))
+    observation = torch.randn(5, SIZE)
+    assert torch.equal(module.policy.act(observation), policy.act(observation))
+    assert torch.equal(module.averaged_policy.act(observation), policy.act(observation))
+
+
+def test_simulator_return_stops_counting_at_the_end(tmp_path: Path) -> None:
+    simulator = Simulator.load(make_simulator(tmp_path))
+    policy = Policy(SIZE, [-1.0] * ACTIONS, [1.0] * ACTIONS, (8,))
+    simulator.termination = EndsAbove(-torch.inf)
+    assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 1.0
+    simulator.termination = TerminationModel()
+    assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 50.0

@@ -1,0 +1,69 @@
+"""The policy: densities, bounds, files, and TorchRL's view of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from zoo import Policy
+
+
+@pytest.fixture
+def policy() -> Policy:
+    torch.manual_seed(0)
+    built = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,))
+    built.normalizer.set_statistics(torch.full((5,), 3.0), torch.full((5,), 2.0))
+    return built
+
+
+def test_actions_lie_within_the_bounds(policy: Policy) -> None:
+    for deterministic in (True, False):
+        action = policy.act(100 * torch.randn(500, 5), deterministic)
+        assert bool((action >= policy.action_low).all() and (action <= policy.action_high).all())
+
+
+def test_sampled_log_density_equals_that_of_the_distribution(policy: Policy) -> None:
+    observation = torch.randn(50, 5) + 3.0
+    action, log_prob = policy.sample(observation)
+    inside = ((action - policy.action_low) / (policy.action_high - policy.action_low) - 0.5).abs().amax(dim=-1) < 0.49
+    expected = policy.distribution(observation).log_prob(action)
+    torch.testing.assert_close(log_prob[inside], expected[inside], atol=1e-3, rtol=1e-3)
+    assert int(inside.sum()) > 25
+
+
+def test_log_density_of_actions_on_the_bound_is_finite(policy: Policy) -> None:
+    observation = torch.randn(4, 5)
+    on_bound = policy.action_high.expand(4, 2)
+    assert torch.isfinite(policy.log_prob(observation, on_bound)).all()
+
+
+def test_policy_normalises_raw_observations_itself(policy: Policy) -> None:
+    plain = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,))
+    plain.network.load_state_dict(policy.network.state_dict())
+    observation = torch.randn(7, 5)
+    torch.testing.assert_close(policy.act(observation), plain.act((observation - 3.0) / 2.0))
+
+
+def test_features_that_never_vary_are_not_blown_up(policy: Policy) -> None:
+    policy.normalizer.set_statistics(torch.zeros(5), torch.tensor([1.0, 0.0, 1.0, 1.0, 1e-9]))
+    assert policy.normalizer(torch.ones(5)).tolist() == [1.0] * 5
+
+
+def test_round_trip_is_equal_bit_for_bit(policy: Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path / "policy.safetensors")
+    loaded = Policy.load(tmp_path / "policy.safetensors")
+    observation = torch.randn(9, 5)
+    assert torch.equal(policy.act(observation), loaded.act(observation))
+    assert loaded.config == policy.config
+
+
+def test_torchrl_actor_shares_the_parameters(policy: Policy) -> None:
+    actor = policy.actor()
+    with torch.no_grad():
+        policy.network[0].weight.add_(1.0)
+    observation = torch.randn(3, 5)
+    location = actor.get_dist(TensorDict({"observation": observation}, [3])).loc
+    torch.testing.assert_close(location, policy(observation)[0])

@@ -1,0 +1,172 @@
+"""The Simulator: stepping, files, scale of the reward, uncertainty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo import ModelFileError, Policy, Simulator
+from zoo.reward import RewardModel
+from zoo.start_states import StartStates
+from zoo.termination import LearnedTermination, RuleTermination, TerminationModel
+from zoo.transition import TransitionModel
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    torch.manual_seed(0)
+    transition = TransitionModel(11, 3, members=4, hidden_sizes=(16, 16))
+    starts = StartStates.of(torch.tensor([[1.25] + [0.0] * 10]).repeat(5, 1))
+    built = Simulator(transition, RewardModel(11, 3, (8,)), RuleTermination("hopper"), starts, [-1.0] * 3, [1.0] * 3)
+    return built.eval()
+
+
+def generator(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_step_shapes_and_types(simulator: Simulator) -> None:
+    observation = simulator.reset(9, generator())
+    following, reward, terminated, info = simulator.step(observation, torch.zeros(9, 3), generator())
+    assert following.shape == (9, 11) and reward.shape == (9,)
+    assert terminated.shape == (9,) and terminated.dtype == torch.bool
+    assert info["uncertainty"].shape == (9,)
+
+
+def test_same_seed_same_roll_out_and_other_seed_another(simulator: Simulator) -> None:
+    observation, action = simulator.reset(6, generator()), torch.zeros(6, 3)
+    first = simulator.step(observation, action, generator(1))[0]
+    assert torch.equal(first, simulator.step(observation, action, generator(1))[0])
+    assert not torch.equal(first, simulator.step(observation, action, generator(2))[0])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 5, 4 * 7, 4 * 7 + 1])
+def test_drawn_member_equals_some_member_of_the_whole_ensemble(simulator: Simulator, rows: int) -> None:
+    observation, action = torch.randn(rows, 11), torch.randn(rows, 3)
+    means, log_variances = simulator.transition(observation, action)
+    mean, log_variance = simulator.transition.drawn(observation, action, generator())
+    distance = (means - mean).abs().amax(dim=-1)
+    member = distance.argmin(dim=0)
+    assert distance.min(dim=0).values.max() < 1e-5
+    chosen = log_variances[member, torch.arange(rows)]
+    torch.testing.assert_close(log_variance, chosen, atol=1e-5, rtol=1e-5)
+
+
+def test_drawn_members_are_uniform(simulator: Simulator) -> None:
+    observation, action = torch.ones(4000, 11), torch.ones(4000, 3)
+    means, _ = simulator.transition(observation[:1], action[:1])
+    mean, _ = simulator.transition.drawn(observation, action, generator())
+    member = (means - mean).abs().amax(dim=-1).argmin(dim=0)
+    assert torch.bincount(member, minlength=4).tolist() == [1000] * 4
+
+
+def test_round_trip_is_equal_bit_for_bit(simulator: Simulator, tmp_path: Path) -> None:
+    simulator.reward.standardize(torch.randn(100) + 2.0, torch.randn(100))
+    simulator.calibrate_uncertainty(torch.randn(50, 11), torch.randn(50, 3))
+    path = tmp_path / "simulator.safetensors"
+    simulator.save(path)
+    loaded = Simulator.load(path)
+    observation, action = torch.randn(8, 11), torch.randn(8, 3)
+    for before, after in zip(
+        simulator.step(observation, action, generator())[:3],
+        loaded.step(observation, action, generator())[:3],
+        strict=True,
+    ):
+        assert torch.equal(before, after)
+    assert loaded.uncertainty_quantile(0.99) == simulator.uncertainty_quantile(0.99)
+    assert loaded.config() == simulator.config()
+
+
+def test_learned_termination_and_no_termination_survive_the_round_trip(simulator: Simulator, tmp_path: Path) -> None:
+    for model in (LearnedTermination(11, (4,)), TerminationModel()):
+        simulator.termination = model
+        simulator.save(tmp_path / "s.safetensors")
+        loaded = Simulator.load(tmp_path / "s.safetensors")
+        observation = torch.randn(20, 11)
+        assert torch.equal(loaded.termination(observation), model(observation))
+
+
+def test_damaged_foreign_and_missing_files_are_refused(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "simulator.safetensors"
+    with pytest.raises(ModelFileError, match="no simulator file"):
+        Simulator.load(path)
+    simulator.save(path)
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"not a model", content[8:], b"\xff" * 64):
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFileError):
+            Simulator.load(path)
+    Policy(11, [-1.0] * 3, [1.0] * 3, (4,)).save(path)
+    with pytest.raises(ModelFileError, match="holds a policy"):
+        Simulator.load(path)
+
+
+def test_failed_write_keeps_the_previous_file(
+    simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "simulator.safetensors"
+    simulator.save(path)
+    content = path.read_bytes()
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("zoo.files.save_file", fail)
+    with pytest.raises(OSError, match="no space"):
+        simulator.save(path)
+    assert path.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_predictions_stay_in_the_widened_range_of_the_data(simulator: Simulator) -> None:
+    low, high = torch.full((11,), -1.0), torch.full((11,), 3.0)
+    simulator.transition.set_range(low, high, widen=0.5)
+    far = simulator.transition.next_observation(torch.zeros(2, 11), torch.tensor([[1e6] * 11, [-1e6] * 11]))
+    assert far.max() == 5.0 and far.min() == -3.0
+
+
+def test_reward_scale_gives_experts_one_and_roll_outs_zero() -> None:
+    model = RewardModel(2, 1, (4,))
+    expert, rollout = torch.tensor([4.0, 6.0]), torch.tensor([1.0, 3.0])
+    model.standardize(expert, rollout, tail=0.0)
+    assert ((expert - model.offset) / model.scale).mean() == pytest.approx(1.0)
+    assert ((rollout - model.offset) / model.scale).mean() == pytest.approx(0.0)
+    # scale is 5 - 2 = 3, so the bounds are (1 - 2) / 3 and (6 - 2) / 3
+    assert float(model.low) == pytest.approx(-1 / 3)
+    assert float(model.high) == pytest.approx(4 / 3)
+
+
+def test_reward_is_clipped_to_its_bounds() -> None:
+    model = RewardModel(2, 1, (4,))
+    model.low.fill_(-0.01)
+    model.high.fill_(0.01)
+    reward = model(torch.randn(100, 2) * 50, torch.randn(100, 1) * 50, torch.randn(100, 2) * 50)
+    assert reward.min() >= -0.01 and reward.max() <= 0.01
+
+
+def test_reward_of_state_and_action_ignores_the_next_state() -> None:
+    model = RewardModel(2, 1, (4,), uses_next_observation=False)
+    observation, action = torch.randn(5, 2), torch.randn(5, 1)
+    assert torch.equal(model(observation, action, torch.zeros(5, 2)), model(observation, action, torch.ones(5, 2)))
+
+
+def test_uncertainty_quantiles_are_those_of_the_data(simulator: Simulator) -> None:
+    observation, action = torch.randn(201, 11), torch.randn(201, 3)
+    simulator.calibrate_uncertainty(observation, action)
+    values = simulator.measure_uncertainty(observation, action)
+    assert simulator.uncertainty_quantile(0.5) == pytest.approx(float(values.median()))
+    assert simulator.uncertainty_quantile(1.0) == pytest.approx(float(values.max()))
+    with pytest.raises(ValueError, match="choose one of"):
+        simulator.uncertainty_quantile(0.123)
+
+
+def test_gaussian_parameters_of_one_member_do_not_depend_on_the_others(simulator: Simulator) -> None:
+    observation, action = torch.randn(5, 11), torch.randn(5, 3)
+    before, _ = simulator.transition(observation, action)
+    with torch.no_grad():
+        for layer in simulator.transition.network.layers:
+            layer.weight[1:].add_(1.0)
+    after, _ = simulator.transition(observation, action)
+    assert torch.equal(before[0], after[0]) and not torch.allclose(before[1], after[1])

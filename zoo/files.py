@@ -1,0 +1,84 @@
+"""Saving and loading: weights as safetensors, with the architecture as JSON in the file's own header.
+
+Nothing in such a file is ever executed: the header names one of the kinds this package knows, and its values are
+passed to that class's constructor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT_VERSION = 1
+
+
+class ModelFileError(Exception):
+    """A model file that is missing, damaged, foreign, or newer than this version can read."""
+
+
+def write_model(path: str | Path, kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+    """Write weights and configuration to one file; a crash leaves the previous file whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"offsim": json.dumps({"format": FORMAT_VERSION, "kind": kind, "config": dict(config)})}
+    tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in state.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata=header)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_model(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read back what :func:`write_model` wrote.
+
+    Returns:
+        The configuration and the weights.
+
+    Raises:
+        ModelFileError: saying which file, what is wrong with it, and what to do.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"no {kind} file at {path}: check the path, or train one with `offsim train`")
+    try:
+        tensors = load_file(path)
+        metadata = _header(path).get("__metadata__", {})
+        described = json.loads(metadata["offsim"])
+        version, found, config = described["format"], described["kind"], described["config"]
+    except (SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
+        raise ModelFileError(
+            f"{path} is not a model file of this project, or it is damaged ({error}); write or download it again"
+        ) from error
+    if version != FORMAT_VERSION:
+        raise ModelFileError(
+            f"{path} has file format {version}, this version reads {FORMAT_VERSION}: install a matching offsim"
+        )
+    if found != kind:
+        raise ModelFileError(f"{path} holds a {found}, where a {kind} was asked for")
+    return config, tensors
+
+
+def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Fill a module, naming the file when names or shapes do not fit."""
+    try:
+        module.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise ModelFileError(f"{path}: the weights do not fit the configuration in its header: {error}") from error
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header: dict[str, Any] = json.loads(file.read(length))
+    return header

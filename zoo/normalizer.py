@@ -1,0 +1,34 @@
+"""Standardisation that travels inside the saved model."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalizer(nn.Module):
+    """``(x - mean) / std`` per feature, with the statistics kept as buffers.
+
+    Features that never vary in the data get a standard deviation of 1, so that they stay constant instead of
+    being blown up.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+
+    @torch.no_grad()
+    def set_statistics(self, mean: Tensor, std: Tensor, minimum_std: float = 1e-6) -> None:
+        """Adopt statistics of the training rows, both of shape ``(size,)``."""
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > minimum_std, std, torch.ones_like(std)))
+
+    def forward(self, values: Tensor) -> Tensor:
+        return (values - self.mean) / self.std
+
+    def inverse(self, values: Tensor) -> Tensor:
+        return values * self.std + self.mean

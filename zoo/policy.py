@@ -1,0 +1,150 @@
+"""The policy every method trains: a tanh-Gaussian actor that takes raw observations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+from torchrl.modules import ProbabilisticActor, TanhNormal
+
+from zoo.files import ModelFileError, load_state, read_model, write_model
+from zoo.networks import mlp
+from zoo.normalizer import Normalizer
+
+# Recorded actions may lie on the bound, where the density of a squashed Gaussian is infinite.
+BOUND_MARGIN = 1e-3
+
+
+class Policy(nn.Module):
+    """Tanh-Gaussian actor with its observation normaliser inside.
+
+    Args:
+        observation_size: number of observation features.
+        action_low: lower action bounds, one per action dimension.
+        action_high: upper action bounds.
+        hidden_sizes: widths of the hidden layers.
+        activation: name of the activation.
+        log_std_min: lower bound of the logarithm of the Gaussian's deviation before squashing.
+        log_std_max: upper bound.
+    """
+
+    action_low: Tensor
+    action_high: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_low: Sequence[float],
+        action_high: Sequence[float],
+        hidden_sizes: Sequence[int] = (256, 256),
+        activation: str = "relu",
+        log_std_min: float = -5.0,
+        log_std_max: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.config: dict[str, Any] = {
+            "observation_size": int(observation_size),
+            "action_low": [float(value) for value in action_low],
+            "action_high": [float(value) for value in action_high],
+            "hidden_sizes": [int(size) for size in hidden_sizes],
+            "activation": activation,
+            "log_std_min": float(log_std_min),
+            "log_std_max": float(log_std_max),
+        }
+        action_size = len(action_low)
+        self.normalizer = Normalizer(observation_size)
+        self.network = mlp([observation_size, *hidden_sizes, 2 * action_size], activation)
+        self.log_std_min = log_std_min
+        self.log_std_max = log_std_max
+        self.register_buffer("action_low", torch.tensor(action_low, dtype=torch.float32))
+        self.register_buffer("action_high", torch.tensor(action_high, dtype=torch.float32))
+
+    @property
+    def observation_size(self) -> int:
+        return int(self.config["observation_size"])
+
+    @property
+    def action_size(self) -> int:
+        return len(self.config["action_low"])
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale of the Gaussian before squashing, each ``(..., action_size)``."""
+        location, raw = self.network(self.normalizer(observation)).chunk(2, dim=-1)
+        # A smooth map onto the allowed range keeps gradients alive at both ends.
+        half_range = 0.5 * (self.log_std_max - self.log_std_min)
+        log_std = self.log_std_min + half_range * (torch.tanh(raw) + 1.0)
+        return location, log_std.exp()
+
+    def distribution(self, observation: Tensor) -> TanhNormal:
+        """Distribution over actions within the bounds."""
+        location, scale = self(observation)
+        return TanhNormal(location, scale, low=self.action_low, high=self.action_high)
+
+    def mean_action(self, observation: Tensor) -> Tensor:
+        """Squashed location: the action a deterministic evaluation takes, ``(..., action_size)``."""
+        location, _ = self(observation)
+        centre = 0.5 * (self.action_high + self.action_low)
+        return centre + 0.5 * (self.action_high - self.action_low) * torch.tanh(location)
+
+    @torch.no_grad()
+    def act(self, observation: Tensor, deterministic: bool = True, generator: torch.Generator | None = None) -> Tensor:
+        """Actions for raw observations ``(..., observation_size)``, without gradients."""
+        if deterministic:
+            return self.mean_action(observation)
+        location, scale = self(observation)
+        noise = torch.randn(location.shape, generator=generator, device=location.device, dtype=location.dtype)
+        centre = 0.5 * (self.action_high + self.action_low)
+        return centre + 0.5 * (self.action_high - self.action_low) * torch.tanh(location + scale * noise)
+
+    def sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Reparameterised action ``(..., action_size)`` and its log-density ``(...)``."""
+        location, scale = self(observation)
+        noise = torch.randn_like(location)
+        raw = location + scale * noise
+        half_range = 0.5 * (self.action_high - self.action_low)
+        action = 0.5 * (self.action_high + self.action_low) + half_range * torch.tanh(raw)
+        # log(1 - tanh(x)^2) written so that it neither over- nor underflows
+        log_slope = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw)) + half_range.log()
+        log_density = -0.5 * (noise.square() + math.log(2.0 * math.pi)) - scale.log()
+        return action, (log_density - log_slope).sum(dim=-1)
+
+    def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Log-density of recorded actions, ``(...)``; actions on a bound count as just inside it."""
+        margin = BOUND_MARGIN * (self.action_high - self.action_low)
+        inside = torch.minimum(torch.maximum(action, self.action_low + margin), self.action_high - margin)
+        return self.distribution(observation).log_prob(inside)
+
+    def actor(self) -> ProbabilisticActor:
+        """The same parameters as a TorchRL actor (keys ``observation`` -> ``action``) for TorchRL's losses."""
+        return ProbabilisticActor(
+            TensorDictModule(self, in_keys=["observation"], out_keys=["loc", "scale"]),
+            in_keys=["loc", "scale"],
+            distribution_class=TanhNormal,
+            distribution_kwargs={"low": self.action_low, "high": self.action_high},
+            return_log_prob=False,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write architecture, normaliser and weights to one safetensors file."""
+        write_model(path, "policy", self.config, self.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Read a policy that :meth:`save` wrote.
+
+        Raises:
+            ModelFileError: if the file is missing, damaged or of another kind.
+        """
+        config, tensors = read_model(path, "policy")
+        try:
+            policy = cls(**config)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ModelFileError(f"{path}: its header does not describe a policy: {error}") from error
+        load_state(policy, tensors, path)
+        return policy.eval()

@@ -1,0 +1,183 @@
+"""The Simulator: transition, reward, termination and start states as one module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.files import ModelFileError, load_state, read_model, write_model
+from zoo.reward import RewardModel
+from zoo.start_states import StartStates
+from zoo.termination import TerminationModel, make_termination
+from zoo.transition import TransitionModel
+from zoo.uncertainty import measure, quantile_levels
+
+
+class Simulator(nn.Module):
+    """A learned system that is always stepped in batches, on one device.
+
+    Args:
+        transition: p(s'|s,a).
+        reward: r(s,a,s').
+        termination: which observations end an episode.
+        start_states: where episodes begin.
+        uncertainty: name of the measure reported by :meth:`step`, see ``zoo.uncertainty``.
+        task: name of the task it was learned for, if it is a known one.
+        action_low: lower action bounds.
+        action_high: upper action bounds.
+    """
+
+    uncertainty_quantiles: Tensor
+
+    def __init__(
+        self,
+        transition: TransitionModel,
+        reward: RewardModel,
+        termination: TerminationModel,
+        start_states: StartStates,
+        action_low: list[float],
+        action_high: list[float],
+        uncertainty: str = "disagreement",
+        task: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.transition = transition
+        self.reward = reward
+        self.termination = termination
+        self.start_states = start_states
+        self.action_low = action_low
+        self.action_high = action_high
+        self.task = task
+        self.uncertainty = uncertainty
+        self._measure = measure(uncertainty)
+        self.register_buffer("uncertainty_quantiles", torch.full_like(quantile_levels(), torch.inf))
+
+    @property
+    def observation_size(self) -> int:
+        return self.transition.observation_size
+
+    @property
+    def action_size(self) -> int:
+        return self.transition.action_size
+
+    def reset(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Start ``count`` episodes: observations ``(count, D)``."""
+        return self.start_states(count, generator)
+
+    @torch.no_grad()
+    def step(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        generator: torch.Generator | None = None,
+        deterministic: bool = False,
+        with_uncertainty: bool = True,
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Advance ``B`` episodes by one step.
+
+        Args:
+            observation: ``(B, D)``.
+            action: ``(B, A)``.
+            generator: source of randomness; one on the simulator's device.
+            deterministic: take the average of the members' means instead of a sample.
+            with_uncertainty: report it in ``info``; without it only the member drawn for a row is computed, which
+                takes about ``1 / E`` of the time.
+
+        Returns:
+            Next observation ``(B, D)``, reward ``(B,)``, terminated ``(B,)`` bool, and ``info`` with
+            ``uncertainty`` ``(B,)`` if asked for.
+        """
+        info: dict[str, Tensor] = {}
+        if with_uncertainty or deterministic:
+            means, log_variances = self.transition(observation, action)
+            stds = (0.5 * log_variances).exp()
+            if with_uncertainty:
+                info["uncertainty"] = self._measure(means, stds)
+            if deterministic:
+                delta = means.mean(dim=0)
+            else:
+                # The member is drawn first; only its mean and deviation are gathered and sampled.
+                rows = torch.arange(len(observation), device=observation.device)
+                members = torch.randint(
+                    self.transition.members, rows.shape, generator=generator, device=observation.device
+                )
+                delta = self._sample(means[members, rows], stds[members, rows], generator)
+        else:
+            mean, log_variance = self.transition.drawn(observation, action, generator)
+            delta = self._sample(mean, (0.5 * log_variance).exp(), generator)
+        next_observation = self.transition.next_observation(observation, delta)
+        reward = self.reward(observation, action, next_observation)
+        return next_observation, reward, self.termination(next_observation), info
+
+    @staticmethod
+    def _sample(mean: Tensor, std: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return mean + std * noise
+
+    @torch.no_grad()
+    def calibrate_uncertainty(self, observation: Tensor, action: Tensor, chunk: int = 8192) -> None:
+        """Store the quantiles of the uncertainty on data ``(N, D), (N, A)``, for :meth:`uncertainty_quantile`."""
+        values = torch.cat(
+            [self.measure_uncertainty(o, a) for o, a in zip(observation.split(chunk), action.split(chunk), strict=True)]
+        )
+        levels = quantile_levels().to(values)
+        # torch.quantile refuses large inputs; sorting and indexing does not
+        ordered = values.sort().values
+        self.uncertainty_quantiles.copy_(ordered[(levels * (len(ordered) - 1)).round().long()])
+
+    @torch.no_grad()
+    def measure_uncertainty(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Uncertainty ``(B,)`` of taking ``action`` in ``observation``."""
+        means, log_variances = self.transition(observation, action)
+        return self._measure(means, (0.5 * log_variances).exp())
+
+    def uncertainty_quantile(self, level: float) -> float:
+        """Uncertainty below which the share ``level`` of the training data lies; one of the stored levels."""
+        levels = [round(float(value), 6) for value in quantile_levels()]
+        if round(level, 6) not in levels:
+            raise ValueError(f"no stored uncertainty quantile {level}: choose one of {levels}")
+        return float(self.uncertainty_quantiles[levels.index(round(level, 6))])
+
+    def config(self) -> dict[str, Any]:
+        """Everything needed to build the same architecture again, as plain data."""
+        return {
+            "transition": self.transition.config,
+            "reward": self.reward.config,
+            "termination": self.termination.config,
+            "start_states": self.start_states.config,
+            "action_low": [float(value) for value in self.action_low],
+            "action_high": [float(value) for value in self.action_high],
+            "uncertainty": self.uncertainty,
+            "task": self.task,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the Simulator to one safetensors file."""
+        write_model(path, "simulator", self.config(), self.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Simulator:
+        """Read a Simulator that :meth:`save` wrote; its outputs equal the saved one's bit for bit.
+
+        Raises:
+            ModelFileError: if the file is missing, damaged or of another kind.
+        """
+        config, tensors = read_model(path, "simulator")
+        try:
+            simulator = cls(
+                transition=TransitionModel(**config["transition"]),
+                reward=RewardModel(**config["reward"]),
+                termination=make_termination(config["termination"]),
+                start_states=StartStates(**config["start_states"]),
+                action_low=config["action_low"],
+                action_high=config["action_high"],
+                uncertainty=config["uncertainty"],
+                task=config["task"],
+            )
+        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelFileError(f"{path}: its header does not describe a simulator: {error}") from error
+        load_state(simulator, tensors, path)
+        return simulator.eval().requires_grad_(False)

@@ -1,0 +1,45 @@
+"""Where roll-outs begin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class StartStates(nn.Module):
+    """A stored sample of start observations, ``(N, D)``.
+
+    Args:
+        count: N, how many observations are stored.
+        observation_size: D.
+        source: what they are, in words: ``initial`` (first observations of episodes) or ``data`` (any observation).
+    """
+
+    observations: Tensor
+
+    def __init__(self, count: int, observation_size: int, source: str = "initial") -> None:
+        super().__init__()
+        if source not in ("initial", "data"):
+            raise ValueError(f"unknown source of start states {source!r}: choose initial or data")
+        self.config: dict[str, Any] = {
+            "count": int(count),
+            "observation_size": int(observation_size),
+            "source": source,
+        }
+        self.register_buffer("observations", torch.zeros(count, observation_size))
+
+    @classmethod
+    def of(cls, observations: Tensor, source: str = "initial", limit: int = 10_000) -> StartStates:
+        """Keep up to ``limit`` evenly spaced rows of ``observations``."""
+        kept = observations[torch.linspace(0, len(observations) - 1, min(limit, len(observations))).long()]
+        states = cls(len(kept), kept.shape[-1], source)
+        states.observations.copy_(kept)
+        return states
+
+    def forward(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draw ``count`` observations with replacement."""
+        device = self.observations.device
+        rows = torch.randint(len(self.observations), (count,), generator=generator, device=device)
+        return self.observations[rows]
