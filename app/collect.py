@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import shutil
@@ -16,7 +17,7 @@ import torch
 from gymnasium.spaces import Box
 
 from app.arguments import find_task, not_negative, positive, seed
-from app.collect_expert import Training, claim_folder, read_settings, run_name, train_expert
+from app.collect_expert import Evaluation, Training, claim_folder, read_settings, run_name, train_expert
 from app.collect_record import dataset_root, read_recipe, sha256, write_dataset
 from app.errors import UserError
 from app.evaluate import check_fit, load_policy, policy_file
@@ -129,14 +130,18 @@ def run(arguments: argparse.Namespace) -> int:
     for level in levels:  # hours of training should not end in a name that is taken
         _is_recorded(arguments, level, root, _request(arguments, level, run_id))
 
+    if not _writable(root):
+        raise UserError(f"cannot write datasets to {root}: choose another folder with --dataset-root")
+
     training: Training | None = None
     if run_id is not None:
         settings = read_settings(task.name, arguments.config)
         settings["iterations"] = arguments.iterations or settings["iterations"]
         claim_folder(folder, task.name, arguments.seed, settings, run_id)
         training = train_expert(task.name, arguments.seed, settings, folder)
-        for name, evaluation in (("expert", training.expert()), ("medium", training.medium())):
-            shutil.copyfile(evaluation.snapshot, folder / f"{name}.safetensors")
+        _keep_policy(training.expert(), folder / "expert.safetensors")
+        if "medium" in levels or "replay" in levels:
+            _keep_policy(training.medium(), folder / "medium.safetensors")
     for level in levels:
         request = _request(arguments, level, run_id)
         recording = _plan(arguments, task, level, training, expert)
@@ -191,6 +196,20 @@ def _levels(arguments: argparse.Namespace) -> list[str]:
             f"{' and '.join(impossible)} data come from a training, which --expert replaces: leave them out"
         )
     return [level for level in LEVELS if level in chosen]
+
+
+def _writable(root: Path) -> bool:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(root, os.W_OK | os.X_OK)
+
+
+def _keep_policy(evaluation: Evaluation, target: Path) -> None:
+    if not evaluation.snapshot.is_file():
+        raise UserError(f"{evaluation.snapshot} is missing: put it back, or train again in another folder with --out")
+    shutil.copyfile(evaluation.snapshot, target)
 
 
 def _dataset_id(arguments: argparse.Namespace, level: str) -> str:

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import os
+import pickle
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,7 +60,13 @@ class Training:
     def _checkpoint(self) -> dict[str, Any]:
         # mapped, so that the evaluations are read without the replay beside them
         path = self.folder / CHECKPOINT
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        try:
+            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            _ = checkpoint["online_sac"], checkpoint["global_step"], checkpoint["hyper_parameters"]
+        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            raise UserError(
+                f"{path} is not a checkpoint of this command, or it is damaged: remove it to train from the start"
+            ) from error
         return checkpoint
 
     @property

@@ -157,11 +157,11 @@ def _buffer(episode: Episode) -> EpisodeBuffer:
     flags[:, -1] = episode.terminated, episode.truncated
     return EpisodeBuffer(
         seed=episode.seed,
-        observations=episode.observations,  # type: ignore[arg-type]
-        actions=episode.actions,  # type: ignore[arg-type]
-        rewards=episode.rewards,  # type: ignore[arg-type]
-        terminations=flags[0],  # type: ignore[arg-type]
-        truncations=flags[1],  # type: ignore[arg-type]
+        observations=episode.observations,
+        actions=episode.actions,
+        rewards=episode.rewards,
+        terminations=flags[0],
+        truncations=flags[1],
     )
 
 

@@ -14,6 +14,7 @@ from app.arguments import find_task, positive, seed
 from app.errors import UserError
 from app.progress import progress
 from app.statistics import summarize_returns
+from datamodules.sources import resolve
 from zoo.episodes import Episode, policy_actions, run_episodes
 from zoo.files import ModelFileError
 from zoo.policy import Policy
@@ -115,12 +116,9 @@ def recorded_returns(dataset_id: str, seed: int = 0) -> dict[str, Any]:
     """What :func:`app.statistics.summarize_returns` says of the episodes of a local Minari dataset.
 
     Raises:
-        UserError: if the dataset is not there.
+        DataError: if the dataset is not there.
     """
-    try:
-        dataset = minari.load_dataset(dataset_id)
-    except FileNotFoundError as error:
-        raise UserError(f"no dataset {dataset_id} here: set MINARI_DATASETS_PATH or record it") from error
+    dataset = minari.MinariDataset(resolve(dataset_id).folder)
     return summarize_returns([float(episode.rewards.sum()) for episode in dataset.iterate_episodes()], seed)
 
 

@@ -5,7 +5,6 @@ Only observations, actions and flags are ever read from the file: rewards stay u
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,12 +107,17 @@ class EpisodeReader:
 
     def lengths(self, episodes: Sequence[int]) -> list[int]:
         """Number of steps of each of the episodes, without reading them."""
-        return [len(self._field(index, "actions")) for index in episodes]
+        return [len(self._field(self._group(index), index, "actions")) for index in episodes]
 
     def read(self, episodes: Sequence[int]) -> Iterator[tuple[int, Episode]]:
-        """Number and content of each of the episodes, one at a time."""
+        """Number and content of each of the episodes, one at a time.
+
+        Raises:
+            DataError: if an episode is missing or cannot be read.
+        """
         for index in episodes:
-            observations, actions, terminations, truncations = (self._values(index, name) for name in FIELDS)
+            group = self._group(index)
+            observations, actions, terminations, truncations = (self._values(group, index, name) for name in FIELDS)
             # Values beyond single precision become infinite here, and are refused as such.
             with np.errstate(over="ignore"):
                 yield (
@@ -126,19 +130,27 @@ class EpisodeReader:
                     ),
                 )
 
-    def _field(self, index: int, name: str) -> Any:
-        with contextlib.suppress(KeyError):
-            field = self.file[f"episode_{index}"][name]
-            if isinstance(field, h5py.Dataset) and field.ndim > 0:
-                return field
+    def _group(self, index: int) -> Any:
+        try:
+            return self.file[f"episode_{index}"]
+        except KeyError as error:
+            raise DataError(
+                f"dataset {self.source.id}: no episode {index} in {self.source.file}, though its metadata promises "
+                f"{self.source.episodes} episodes; the file is incomplete, download or record it again"
+            ) from error
+
+    def _field(self, group: Any, index: int, name: str) -> Any:
+        field = group.get(name)
+        if isinstance(field, h5py.Dataset) and field.ndim > 0:
+            return field
         raise DataError(
             f"dataset {self.source.id}: episode {index} has no array {name!r} in {self.source.file}; the file is "
             "incomplete or of another kind, download or record it again"
         )
 
-    def _values(self, index: int, name: str) -> NDArray[Any]:
+    def _values(self, group: Any, index: int, name: str) -> NDArray[Any]:
         try:
-            return np.asarray(self._field(index, name)[()])
+            return np.asarray(self._field(group, index, name)[()])
         except OSError as error:
             raise DataError(
                 f"dataset {self.source.id}: {name} of episode {index} cannot be read ({error}); the file "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,12 @@ class TransitionDataModule(lightning.LightningDataModule):
         diverse_fraction: float = 1.0,
     ) -> None:
         super().__init__()
+        # Plain types whatever the configuration is made of: they end up in checkpoints, which hold nothing else.
+        expert, diverse = _names(expert), _names(diverse)
+        streams = dict(DEFAULT_STREAMS if streams is None else streams)
         # Kept out of the logger, where names must not clash with the model's.
         self.save_hyperparameters(logger=False)
-        self.streams = dict(DEFAULT_STREAMS if streams is None else streams)
+        self.streams = streams
         self.batches_per_step = batches_per_step
         self.held_out_fraction = held_out_fraction
         self.out_of_bounds = out_of_bounds
@@ -94,8 +98,8 @@ class TransitionDataModule(lightning.LightningDataModule):
             memory_limit_mb,
             workers,
         )
-        self._expert = [resolve(name) for name in _names(expert)]
-        self._diverse = [resolve(name) for name in _names(diverse)]
+        self._expert = [resolve(name) for name in expert]
+        self._diverse = [resolve(name) for name in diverse]
         checks.check_sources(self._expert, self._diverse, demonstrations)
         expert_episodes = sum(source.episodes for source in self._expert)
         diverse_episodes = sum(source.episodes for source in self._diverse)
@@ -126,11 +130,11 @@ class TransitionDataModule(lightning.LightningDataModule):
         """
         if self._train is not None:
             return
-        train, held_out, lengths = self._load()
+        train, held_out = self._load()
         assert train is not None
-        self._train_lengths, self._held_out_lengths = lengths
-        self._expert_rows = self._rows_of(self._train_parts, self._train_lengths, self._expert)
-        expert_held_out = self._rows_of(self._held_out_parts, self._held_out_lengths, self._expert)
+        train_lengths, held_out_lengths = self._lengths
+        self._expert_rows = self._rows_of(self._train_parts, train_lengths, self._expert)
+        expert_held_out = self._rows_of(self._held_out_parts, held_out_lengths, self._expert)
         self.expert_train: TensorDict = _view(train, 0, self._expert_rows)
         self.diverse_train: TensorDict | None = _view_or_none(train, self._expert_rows, len(train))
         self.expert_held_out: TensorDict | None = None
@@ -177,14 +181,13 @@ class TransitionDataModule(lightning.LightningDataModule):
         ``episodes``, ``rows`` and ``demonstrations`` count what is trained on, ``held_out_episodes`` and
         ``held_out_rows`` what is held out, ``total_episodes`` and ``total_steps`` the whole dataset.
         """
-        if self._train is None:
-            self.setup()
+        train_lengths, held_out_lengths = self._lengths
         facts = []
         for source in [*self._expert, *self._diverse]:
             known = data_facts(source, self.cache_dir)
             expert = any(source is other for other in self._expert)
-            trained, rows = self._used(source, self._train_parts, self._train_lengths)
-            held_out, held_out_rows = self._used(source, self._held_out_parts, self._held_out_lengths)
+            trained, rows = self._used(source, self._train_parts, train_lengths)
+            held_out, held_out_rows = self._used(source, self._held_out_parts, held_out_lengths)
             facts.append(
                 {
                     "id": known["id"],
@@ -217,20 +220,26 @@ class TransitionDataModule(lightning.LightningDataModule):
                 offset += source.episodes
         return train, held_out
 
-    def _load(self, only_files: bool = False) -> tuple[Table | None, Table | None, list[list[list[int]]]]:
-        """Training and held-out tables, and the lengths of their episodes; nothing in memory if ``only_files``."""
-        lengths = [cache.episode_lengths(parts) for parts in (self._train_parts, self._held_out_parts)]
-        rows = sum(sum(map(sum, part)) for part in lengths)
+    @cached_property
+    def _lengths(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Steps of every episode of the training parts and of the held-out parts."""
+        return cache.episode_lengths(self._train_parts), cache.episode_lengths(self._held_out_parts)
+
+    def _load(self, only_files: bool = False) -> tuple[Table | None, Table | None]:
+        """Training and held-out tables, each ``None`` if there is none, or if it needs no files and only they are
+        asked for.
+        """
+        rows = sum(sum(map(sum, lengths)) for lengths in self._lengths)
         fits = cache.table_bytes(self._train_parts, rows) <= self.memory_limit_mb * 2**20
         tables: list[Table | None] = []
-        for parts, length in zip((self._train_parts, self._held_out_parts), lengths, strict=True):
+        for parts, length in zip((self._train_parts, self._held_out_parts), self._lengths, strict=True):
             if not parts or (fits and only_files):
                 tables.append(None)
             elif fits:
                 tables.append(cache.in_memory(parts, length, self.out_of_bounds))
             else:
                 tables.append(cache.memory_mapped(parts, length, self.out_of_bounds, self.cache_dir))
-        return tables[0], tables[1], lengths
+        return tables[0], tables[1]
 
     @staticmethod
     def _rows_of(parts: Sequence[Part], lengths: Sequence[Sequence[int]], sources: Sequence[Source]) -> int:

@@ -269,6 +269,16 @@ class SimulatorSAC(lightning.LightningModule):
         following["reward"] = total.unsqueeze(-1)
         return batch
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Cloned, because a slice of the storage would be saved with the whole storage behind it
+        stored = self.replay[: len(self.replay)].exclude("index").clone()
+        checkpoint["replay"] = stored.to_dict()
+        checkpoint["torch_random_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.replay.extend(TensorDict(checkpoint["replay"]).auto_batch_size_(1))
+        torch.set_rng_state(checkpoint["torch_random_state"])
+
     def _keep_snapshot(self) -> None:
         every = self.hparams["snapshot_every"]
         if every > 0 and int(self.updates) % every == 0 and self.trainer.is_global_zero:

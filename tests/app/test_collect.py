@@ -77,7 +77,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(OnlineSAC, "training_step", stopping)
         with pytest.raises(Stopped):
             collect_with(folder, *words)
-        assert not (folder / "data").exists()
+        assert not list((folder / "data").rglob("*.hdf5"))
         assert Training(folder / "run").iterations == 4
         assert collect_with(folder, *words) == 0
     assert calls == 7  # four, the one that failed, and the two that were missing
@@ -189,6 +189,24 @@ def test_another_recipe_does_not_pass_for_the_recorded_one(collected: Path, word
 def test_another_seed_does_not_continue_this_run(collected: Path) -> None:
     with pytest.raises(UserError, match="another seed"):
         collect_with(collected, "--seed", "1", "--namespace", "other")
+
+
+def test_a_damaged_checkpoint_and_a_missing_snapshot_are_named(collected: Path, tmp_path: Path) -> None:
+    shutil.copytree(collected / "run", tmp_path / "run")
+    words = ("--levels", "expert", "--namespace", "other")
+    Training(tmp_path / "run").expert().snapshot.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        collect_with(tmp_path, *words)
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"half a checkp")
+    with pytest.raises(UserError, match="damaged"):
+        collect_with(tmp_path, *words)
+
+
+def test_a_place_that_cannot_hold_datasets_is_refused_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(UserError, match="--dataset-root"):
+        collect_with(tmp_path)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_foreign_dataset_is_refused_before_any_training(collected: Path, tmp_path: Path) -> None:

@@ -218,3 +218,15 @@ def test_simulator_return_stops_counting_at_the_end(tmp_path: Path) -> None:
     assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 1.0
     simulator.termination = TerminationModel()
     assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 50.0
+
+
+def test_replay_survives_a_checkpoint(tmp_path: Path) -> None:
+    module, resumed = make(tmp_path), make(tmp_path)
+    module.roll_out()
+    checkpoint: dict[str, object] = {}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "part.ckpt")
+    resumed.on_load_checkpoint(torch.load(tmp_path / "part.ckpt", weights_only=True))
+    assert len(resumed.replay) == len(module.replay) == 30
+    assert torch.equal(resumed.replay[:]["action"], module.replay[:]["action"])
+    assert (tmp_path / "part.ckpt").stat().st_size < 100_000
