@@ -32,8 +32,15 @@ def quiet_libraries() -> None:
     """Silence notices of libraries that tell a user of this command nothing."""
     os.environ.setdefault("RL_WARNINGS", "False")
     os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("LITLOGGER_DISABLE_TIP", "1")
-    for message in (r".*LeafSpec.*", r".*pre-optimization state.*", r".*num_workers.*", r".*litlogger.*"):
+    for message in (
+        r".*LeafSpec.*",
+        r".*pre-optimization state.*",
+        r".*does not have many workers.*",
+        r".*in eval mode at the start of training.*",
+        r".*exists and is not empty.*",
+        r".*was deprecated in v4.*",
+        r".*skip_none parameter was deprecated.*",
+    ):
         warnings.filterwarnings("ignore", message=message)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchrl.*")
 

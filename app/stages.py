@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import lightning
@@ -9,13 +10,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from app.errors import UserError
 
-# Named here so that configurations can say `class_path: OffSim` without a module path.
-from datamodules import DataError
-from lit_modules.behaviour_cloning import BehaviourCloning
-from lit_modules.offsim import OffSim
-from lit_modules.simulator_sac import SimulatorSAC
-
-METHODS = (BehaviourCloning, OffSim, SimulatorSAC)
+# The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
+from datamodules import DataError, TransitionDataModule  # noqa: F401
+from lit_modules.behaviour_cloning import BehaviourCloning  # noqa: F401
+from lit_modules.offsim import OffSim  # noqa: F401
+from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 
 
 class StageCLI(LightningCLI):
@@ -29,6 +28,7 @@ class StageCLI(LightningCLI):
 
 def run(words: Sequence[str]) -> int:
     """Run ``words``, e.g. ``["fit", "--config", "configs/fit/simulator.yaml"]``."""
+    program, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns if both hold arguments
     try:
         StageCLI(
             lightning.LightningModule,
@@ -42,4 +42,6 @@ def run(words: Sequence[str]) -> int:
         )
     except DataError as error:
         raise UserError(str(error)) from error
+    finally:
+        sys.argv = program
     return 0

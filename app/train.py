@@ -152,6 +152,9 @@ def learn_policy(configuration: DictConfig, folder: Path, data: TransitionDataMo
     """Stage 2: a policy in the frozen Simulator."""
     module = SimulatorSAC(
         simulator=str(folder / "simulator.safetensors"),
+        observation_size=data.observation_size,
+        action_low=data.action_low,
+        action_high=data.action_high,
         cloned_policy=str(folder / "behaviour_cloning.safetensors"),
         snapshot_every=configuration.policy.updates // configuration.evaluation.curve_points,
         snapshots=str(folder / "policy" / "snapshots"),

@@ -38,6 +38,9 @@ class SimulatorSAC(lightning.LightningModule):
 
     Args:
         simulator: file of a Simulator.
+        observation_size: number of observation features of the data, compared with the Simulator's if given.
+        action_low: lower action bounds of the data, likewise.
+        action_high: upper action bounds of the data, likewise.
         cloned_policy: file of a behaviour-cloned policy to start from; ``None`` starts from scratch.
         hidden_sizes: widths of the critics, and of the actor if it starts from scratch.
         critics: critics in the ensemble; the smallest value counts.
@@ -75,6 +78,9 @@ class SimulatorSAC(lightning.LightningModule):
     def __init__(
         self,
         simulator: str,
+        observation_size: int | None = None,
+        action_low: Sequence[float] | None = None,
+        action_high: Sequence[float] | None = None,
         cloned_policy: str | None = None,
         hidden_sizes: Sequence[int] = (256, 256),
         critics: int = 2,
@@ -107,6 +113,7 @@ class SimulatorSAC(lightning.LightningModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.simulator = Simulator.load(simulator)
+        self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
         # Rewards are clipped, so every value is known to lie between these two.
@@ -133,6 +140,21 @@ class SimulatorSAC(lightning.LightningModule):
         self.uncertainty_unit = float(self.simulator.uncertainty_quantile(0.5))
         self.cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def _refuse_other_spaces(
+        self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
+    ) -> None:
+        simulator = self.simulator
+        for name, given, known in (
+            ("observation size", observation_size, simulator.observation_size),
+            ("lower action bounds", action_low and list(action_low), simulator.action_low),
+            ("upper action bounds", action_high and list(action_high), simulator.action_high),
+        ):
+            if given is not None and given != known:
+                raise ValueError(
+                    f"the data's {name} {given} differ from the simulator's {known}: "
+                    "use the data that the simulator was trained on"
+                )
 
     def _starting_policy(self, cloned_policy: str | None, hidden_sizes: Sequence[int]) -> Policy:
         if cloned_policy is not None:

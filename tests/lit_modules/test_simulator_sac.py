@@ -230,3 +230,10 @@ def test_replay_survives_a_checkpoint(tmp_path: Path) -> None:
     assert len(resumed.replay) == len(module.replay) == 30
     assert torch.equal(resumed.replay[:]["action"], module.replay[:]["action"])
     assert (tmp_path / "part.ckpt").stat().st_size < 100_000
+
+
+def test_data_with_other_spaces_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="observation size 5 differ"):
+        make(tmp_path, observation_size=5)
+    with pytest.raises(ValueError, match="upper action bounds"):
+        make(tmp_path, observation_size=SIZE, action_low=[-1.0, -1.0], action_high=[2.0, 2.0])

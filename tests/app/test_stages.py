@@ -1,0 +1,121 @@
+"""LightningCLI: every method fits, saves, and resumes from a checkpoint, from its configuration file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app import main as command
+from zoo import Policy, Simulator
+
+CONFIGURATIONS = Path(__file__).parents[2] / "configs" / "fit"
+
+SMALL = {
+    "behaviour_cloning": ["--model.hidden_sizes", "[8]"],
+    "simulator": [
+        "--model.transition_hidden_sizes=[8,8]",
+        "--model.reward_hidden_sizes=[8]",
+        "--model.members=2",
+        "--model.starts=8",
+        "--model.pretraining_updates=3",
+        "--model.termination=none",
+        "--model.task=null",
+        "--data.streams={expert: 16, diverse: 16, all: 16}",
+    ],
+    "policy": [
+        "--model.hidden_sizes=[8]",
+        "--model.starts=12",
+        "--model.batch_size=16",
+        "--model.validation_horizon=5",
+        "--data.streams={expert: 16, all: 16}",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``toy/point/{good,any}-v0``: episodes of a made-up system with two observations and one action."""
+    import warnings
+
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    root = tmp_path_factory.mktemp("toy")
+    random = np.random.default_rng(0)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        for name in ("good", "any"):
+            buffers = []
+            for index in range(6):
+                actions = random.uniform(-1, 1, (20, 1)).astype(np.float32)
+                observations = np.cumsum(random.normal(size=(21, 2)), axis=0).astype(np.float32)
+                flags = np.zeros(20, dtype=bool)
+                ended = flags.copy()
+                ended[-1] = True
+                buffers.append(
+                    EpisodeBuffer(
+                        id=index,
+                        observations=observations,
+                        actions=actions,
+                        rewards=np.zeros(20),
+                        terminations=flags,
+                        truncations=ended,
+                    )
+                )
+            minari.create_dataset_from_buffers(
+                f"toy/point/{name}-v0",
+                buffers,
+                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+                action_space=gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32),
+            )
+    return root
+
+
+def words(stage: str, steps: int) -> list[str]:
+    return [
+        "fit",
+        "--config",
+        str(CONFIGURATIONS / f"{stage}.yaml"),
+        "--data.expert=toy/point/good-v0",
+        "--data.diverse=[toy/point/any-v0]",
+        "--data.demonstrations=4",
+        "--data.batches_per_step=2",
+        f"--trainer.max_steps={steps}",
+        "--trainer.val_check_interval=2",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        *SMALL[stage],
+    ]
+
+
+def test_every_stage_fits_from_its_file_and_resumes(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["offsim"])
+    for stage in ("behaviour_cloning", "simulator", "policy"):
+        assert command.main(words(stage, 4)) == 0
+        checkpoints = list((tmp_path / "runs" / stage).rglob("*.ckpt"))
+        assert checkpoints
+        assert command.main([*words(stage, 6), "--ckpt_path", str(checkpoints[0])]) == 0
+    Policy.load("runs/behaviour_cloning/behaviour_cloning.safetensors")
+    policy = Policy.load("runs/policy/policy.safetensors")
+    simulator = Simulator.load("runs/simulator/simulator.safetensors")
+    action = policy.act(simulator.reset(3))
+    following, reward, _, _ = simulator.step(simulator.reset(3), action)
+    assert torch.isfinite(following).all() and torch.isfinite(reward).all()
+
+
+def test_print_config_names_the_method(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["offsim"])
+    with pytest.raises(SystemExit) as stop:
+        command.main(["fit", "--config", str(CONFIGURATIONS / "simulator.yaml"), "--print_config"])
+    assert stop.value.code == 0
+    assert "lit_modules.offsim.OffSim" in capsys.readouterr().out

@@ -1,0 +1,177 @@
+"""``offsim train`` and ``offsim fit`` end to end on a few real Hopper steps, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+import torch
+from minari.data_collector import EpisodeBuffer
+
+from app import main as command
+from app.configuration import load_configuration, parse_overrides, resolve
+from app.errors import UserError
+from zoo import Policy, Simulator
+from zoo.episodes import random_actions, run_episodes
+from zoo.tasks import get_task
+
+TINY = [
+    "--behaviour_cloning.updates=100",
+    "--behaviour_cloning.model.hidden_sizes=[8]",
+    "--simulator.updates=100",
+    "--simulator.expert_rows=16",
+    "--simulator.all_rows=42",
+    "--simulator.model.pretraining_updates=50",
+    "--simulator.model.transition_hidden_sizes=[8,8]",
+    "--simulator.model.reward_hidden_sizes=[8]",
+    "--simulator.model.starts=8",
+    "--policy.updates=100",
+    "--policy.expert_rows=16",
+    "--policy.all_rows=16",
+    "--policy.model.batch_size=16",
+    "--policy.model.hidden_sizes=[8]",
+    "--policy.model.starts=20",
+    "--policy.model.validation_horizon=20",
+    "--evaluation.episodes=2",
+    "--evaluation.curve_points=2",
+    "--evaluation.curve_episodes=1",
+    "--accelerator=cpu",
+]
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Minari datasets ``tiny/hopper/{expert,other}-v0`` of uniformly random actions."""
+    root = tmp_path_factory.mktemp("minari")
+    task = get_task("hopper")
+    space = task.make().action_space
+    assert isinstance(space, gymnasium.spaces.Box)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.setenv("MINARI_DATASETS_PATH", str(root))
+        for name, seed, episodes in (("expert", 0, 6), ("other", 100, 12)):
+            recorded = run_episodes(task.make, random_actions(space, seed), episodes, seed=seed)
+            buffers = []
+            for index, episode in enumerate(recorded):
+                flags = np.zeros(len(episode), dtype=bool)
+                terminations, truncations = flags.copy(), flags.copy()
+                terminations[-1], truncations[-1] = episode.terminated, episode.truncated
+                buffers.append(
+                    EpisodeBuffer(
+                        id=index,
+                        observations=episode.observations,
+                        actions=episode.actions,
+                        rewards=episode.rewards,
+                        terminations=terminations,
+                        truncations=truncations,
+                    )
+                )
+            minari.create_dataset_from_buffers(
+                f"tiny/hopper/{name}-v0",
+                buffers,
+                env="Hopper-v5",
+                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32),
+            )
+    return root
+
+
+@pytest.fixture
+def tiny(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    data = ["--expert", "tiny/hopper/expert-v0", "--diverse", "tiny/hopper/other-v0", "--demonstrations", "3"]
+    return ["train", "hopper", *data, *TINY]
+
+
+def test_train_runs_every_stage_and_continues_an_interrupted_run(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert command.main([*tiny, "--out", str(out), "--seed", "3"]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["task"] == "hopper" and metrics["seed"] == 3
+    for name in ("expert", "behaviour_cloning", "policy"):
+        assert {"mean", "ci95", "episodes", "returns"} <= set(metrics[name])
+    assert metrics["share_of_expert"] == pytest.approx(metrics["policy"]["mean"] / metrics["expert"]["mean"])
+    assert [point["update"] for point in metrics["curve"]] == [0, 50, 100]
+    assert {"simulator_return", "real_return"} <= set(metrics["curve"][0])
+    assert {row["id"] for row in metrics["data"]} == {"tiny/hopper/expert-v0", "tiny/hopper/other-v0"}
+    assert all(len(row["sha256"]) == 64 for row in metrics["data"])
+    assert metrics["versions"]["torch"] == torch.__version__ and metrics["wall_seconds"] > 0
+    for file in ("config.yaml", "report.html", "simulator/last.ckpt", "policy/last.ckpt", "policy/tensorboard"):
+        assert (out / file).exists(), file
+    Simulator.load(out / "simulator.safetensors")
+    Policy.load(out / "policy.safetensors")
+
+    # The last stage lost: the same command repeats it alone, and other settings are refused
+    simulator = (out / "simulator.safetensors").read_bytes()
+    stages = json.loads((out / "stages.json").read_text())
+    del stages["policy"]
+    (out / "stages.json").write_text(json.dumps(stages))
+    (out / "policy.safetensors").unlink()
+    (out / "metrics.json").unlink()
+    assert command.main([*tiny, "--out", str(out), "--seed", "3"]) == 0
+    assert (out / "metrics.json").exists() and (out / "simulator.safetensors").read_bytes() == simulator
+    assert command.main([*tiny, "--out", str(out), "--seed", "4"]) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_expert_data_alone_is_enough(tiny: list[str], tmp_path: Path) -> None:
+    words = [word for word in tiny if word not in ("--diverse", "tiny/hopper/other-v0")]
+    out = tmp_path / "run"
+    assert command.main([*words, "--diverse", "--out", str(out), "--simulator.model.termination=learned"]) == 0
+    assert Simulator.load(out / "simulator.safetensors").termination.kind == "learned"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "hoper"], "did you mean 'hopper'"),
+        (["train", "hopper", "--policy.update", "3"], "did you mean 'policy.updates'"),
+        (["train", "hopper", "--policy.model.horizn", "3"], "did you mean policy.model.horizon"),
+        (["train", "hopper", "--budget", "huge"], "small, full"),
+        (["train", "hopper", "--policy.updates"], "needs a value"),
+        (["train", "hopper", "--expert", "nobody/hopper/expert-v0"], "nobody/hopper/expert-v0"),
+    ],
+)
+def test_mistakes_are_refused_in_one_sentence(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert command.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_with_other_content_is_left_alone(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.tex").write_text("ten years of work")
+    assert command.main([*tiny, "--out", str(tmp_path)]) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_budget_options_and_overrides_apply_in_this_order() -> None:
+    small = resolve(load_configuration("hopper"), "small", {"seed": 5}, ["--policy.model.horizon", "9"])
+    assert small.seed == 5 and small.policy.model.horizon == 9
+    assert small.policy.updates < load_configuration("hopper").policy.updates
+    assert resolve(load_configuration("hopper"), "small", {}, ["--policy.updates=7"]).policy.updates == 7
+
+
+def test_overrides_are_read_in_every_spelling() -> None:
+    assert parse_overrides(["--a.b", "1", "--c=2", "d.e=3"]) == ["a.b=1", "c=2", "d.e=3"]
+    with pytest.raises(UserError, match="write overrides as"):
+        parse_overrides(["nonsense"])
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["collect", "--help"], ["evaluate", "--help"]])
+def test_help_exists_for_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main(words)
+    assert stop.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 10
