@@ -15,6 +15,7 @@ the paper leaves open, and what is chosen here, is listed in docs/methods/offsim
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -71,11 +72,14 @@ class OffSim(lightning.LightningModule):
         l2_weight: weight of the mean squared reward.
         margin_weight: weight of OffSim+'s margin term; 0 is plain OffSim.
         margin: m, how much more reward expert transitions should have than diverse ones, in unscaled reward.
-        transition_learning_rate: Adam's rate for the ensemble.
+        transition_learning_rate: Adam's rate for the ensemble at the start.
+        transition_final_rate: share of that rate which is left, after a cosine decay, when the game begins.
         transition_weight_decay: decoupled weight decay of the ensemble.
         reward_learning_rate: Adam's rate for the reward.
         reward_average: decay of the running average of the reward's weights; the average is what is kept, since
             the last iterate of a game circles its solution.
+        reward_low_quantile: quantile of the roll-outs' reward that becomes the reward's lower bound.
+        reward_high_quantile: quantile of the expert's reward that becomes its upper bound.
     """
 
     updates: Tensor
@@ -111,9 +115,12 @@ class OffSim(lightning.LightningModule):
         margin_weight: float = 0.0,
         margin: float = 1.0,
         transition_learning_rate: float = 1e-3,
+        transition_final_rate: float = 0.1,
         transition_weight_decay: float = 5e-5,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
+        reward_low_quantile: float = 0.05,
+        reward_high_quantile: float = 0.5,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -197,6 +204,7 @@ class OffSim(lightning.LightningModule):
                 self._average_reward()
                 logged.update(parts)
             if not game or int(self.updates) % self.hparams["transition_every"] == 0:
+                self._decay_rate(transition_optimizer.optimizer)
                 loss, parts = self.transition_loss(rows, rollouts)
                 self._step(transition_optimizer.optimizer, loss, self.transition.parameters(), parts, "transition")
                 logged.update(parts)
@@ -346,6 +354,13 @@ class OffSim(lightning.LightningModule):
         parts[f"{name}/gradient_norm"] = gradient_norm(list(parameters))
         optimizer.step()
 
+    def _decay_rate(self, optimizer: torch.optim.Optimizer) -> None:
+        final = self.hparams["transition_final_rate"]
+        done = min(1.0, int(self.updates) / max(1, self.hparams["pretraining_updates"]))
+        share = final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+        for group in optimizer.param_groups:
+            group["lr"] = share * self.hparams["transition_learning_rate"]
+
     @torch.no_grad()
     def _average_reward(self) -> None:
         share = 1.0 - self.hparams["reward_average"]
@@ -419,6 +434,8 @@ class OffSim(lightning.LightningModule):
         reward.standardize(
             reward.raw(reward.features(expert["observation"], expert["action"], expert["next", "observation"])),
             reward.raw(reward.features(rollouts["observation"], rollouts["action"], rollouts["next_observation"])),
+            low_quantile=hyper["reward_low_quantile"],
+            high_quantile=hyper["reward_high_quantile"],
         )
         observations = torch.cat([table["observation"] for table in everything])
         actions = torch.cat([table["action"] for table in everything])

@@ -78,18 +78,26 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def standardize(
-        self, expert_raw: Tensor, rollout_raw: Tensor, tail: float = 0.05, minimum_gap: float = 1e-3
+        self,
+        expert_raw: Tensor,
+        rollout_raw: Tensor,
+        low_quantile: float = 0.05,
+        high_quantile: float = 0.5,
+        minimum_gap: float = 1e-3,
     ) -> None:
         """Set scale and bounds so that expert data has mean 1 and model roll-outs mean 0.
 
         Args:
             expert_raw: unscaled rewards of expert transitions, ``(N,)``.
             rollout_raw: unscaled rewards of model roll-outs, ``(M,)``.
-            tail: share of roll-outs below the lower bound and of expert transitions above the upper bound.
+            low_quantile: quantile of the roll-outs that becomes the lower bound.
+            high_quantile: quantile of the expert transitions that becomes the upper bound. A discriminator rates some
+                phases of the expert's motion far above others; without a bound near the middle of them, lingering in
+                the best phase would pay more than doing what the expert does.
             minimum_gap: smallest difference of the means that is taken for a unit; below it the reward could not
                 tell the two apart and dividing by the gap would only amplify noise.
         """
         self.offset.copy_(rollout_raw.mean())
         self.scale.copy_((expert_raw.mean() - rollout_raw.mean()).clamp_min(minimum_gap))
-        self.low.copy_((rollout_raw.quantile(tail) - self.offset) / self.scale)
-        self.high.copy_((expert_raw.quantile(1.0 - tail) - self.offset) / self.scale)
+        self.low.copy_((rollout_raw.quantile(low_quantile) - self.offset) / self.scale)
+        self.high.copy_((expert_raw.quantile(high_quantile) - self.offset) / self.scale)

@@ -196,3 +196,12 @@ def test_rule_without_a_task_is_refused() -> None:
 def test_seven_layer_model_of_the_paper_can_be_configured() -> None:
     module = make(transition_hidden_sizes=[8] * 6)
     assert len(module.transition.network.layers) == 7
+
+
+def test_learning_rate_decays_over_the_pretraining_only() -> None:
+    module = make(pretraining_updates=100, transition_learning_rate=1.0, transition_final_rate=0.1)
+    optimizer = torch.optim.SGD(module.transition.parameters(), lr=5.0)
+    for updates, expected in ((0, 1.0), (50, 0.55), (100, 0.1), (300, 0.1)):
+        module.updates.fill_(updates)
+        module._decay_rate(optimizer)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)

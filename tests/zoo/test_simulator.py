@@ -130,7 +130,7 @@ def test_predictions_stay_in_the_widened_range_of_the_data(simulator: Simulator)
 def test_reward_scale_gives_experts_one_and_roll_outs_zero() -> None:
     model = RewardModel(2, 1, (4,))
     expert, rollout = torch.tensor([4.0, 6.0]), torch.tensor([1.0, 3.0])
-    model.standardize(expert, rollout, tail=0.0)
+    model.standardize(expert, rollout, low_quantile=0.0, high_quantile=1.0)
     assert ((expert - model.offset) / model.scale).mean() == pytest.approx(1.0)
     assert ((rollout - model.offset) / model.scale).mean() == pytest.approx(0.0)
     # scale is 5 - 2 = 3, so the bounds are (1 - 2) / 3 and (6 - 2) / 3
