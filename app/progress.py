@@ -145,4 +145,9 @@ def training_progress(description: str) -> list[lightning.Callback]:
 
 
 def _metrics(trainer: lightning.Trainer) -> str:
-    return "  ".join(f"{name} {float(value):.4g}" for name, value in trainer.progress_bar_metrics.items())
+    return "  ".join(f"{name} {_short(float(value))}" for name, value in trainer.progress_bar_metrics.items())
+
+
+def _short(value: float) -> str:
+    """A count in full, anything else to four digits."""
+    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e9 else f"{value:.4g}"
