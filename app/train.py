@@ -13,7 +13,7 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import load_configuration, resolve
-from app.diagnose import write_diagnostics
+from app.diagnose import simulated_return, write_diagnostics
 from app.errors import UserError
 from app.evaluate import evaluate_policy, recorded_returns
 from app.export import learned
@@ -72,7 +72,6 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     _claim_folder(configuration, folder)
     stages: dict[str, float] = _read_json(folder / "stages.json", {})
     started = time.perf_counter()
-    data_facts = []
     for name, stage in (("behaviour_cloning", clone), ("simulator", learn_simulator), ("policy", learn_policy)):
         data = make_data(configuration, name)
         if name not in stages:
@@ -84,11 +83,10 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
             (folder / "stages.json").write_text(json.dumps(stages))
     data = make_data(configuration, "policy")
     data.setup("fit")
-    data_facts = data.facts()
     metrics: dict[str, Any] = {
         "task": configuration.task,
         "seed": configuration.seed,
-        "data": data_facts,
+        "data": data.facts(),
         "versions": {name: _version(name) for name in PACKAGES},
         "stages": stages,
         **evaluate(configuration, folder),
@@ -183,8 +181,6 @@ def real_against_simulated(
     folder: Path, simulator: Simulator, task: Any, episodes: int, seed: int
 ) -> list[dict[str, Any]]:
     """For the cloned start and every snapshot: return in the Simulator beside the return measured."""
-    from app.diagnose import simulated_return
-
     curve = []
     snapshots = [(0, folder / "behaviour_cloning.safetensors")]
     snapshots += [(int(path.stem), path) for path in sorted((folder / "policy" / "snapshots").glob("*.safetensors"))]
