@@ -10,14 +10,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, transition_errors
+from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, spread, transition_errors
 from lit_modules.simulator_sac import simulator_return
-from zoo import Policy, Simulator
+from zoo import Policy, Simulator, get_task
 
 ROWS = 2000  # values per histogram
 STEPS = (1, 5, 10, 20, 50, 100)  # steps at which open-loop errors are shown
 SHOWN_STEPS = 100  # length of a drawn roll-out
-SHOWN_FEATURES = 4  # features drawn
 
 
 def write_diagnostics(folder: Path, data: Any, policy: Policy) -> Path:
@@ -85,19 +84,15 @@ def policy_transitions(simulator: Simulator, policy: Policy, rows: int, episodes
     return torch.cat(parts)
 
 
-def _sample(table: TensorDict, rows: int = ROWS) -> TensorDict:
-    return table[torch.linspace(0, len(table) - 1, min(rows, len(table))).long()]
-
-
 @torch.no_grad()
 def _rewards(simulator: Simulator, table: TensorDict) -> list[float]:
-    rows = _sample(table)
+    rows = spread(table, ROWS)
     reward: Tensor = simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
     return [round(float(value), 4) for value in reward]
 
 
 def _uncertainty(simulator: Simulator, table: TensorDict) -> list[float]:
-    rows = _sample(table)
+    rows = spread(table, ROWS)
     return [round(float(value), 5) for value in simulator.measure_uncertainty(rows["observation"], rows["action"])]
 
 
@@ -122,12 +117,13 @@ def _drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict
     if len(starts) == 0:
         return None
     start = starts[:1]
-    imagined = open_loop(simulator.transition, table, start, longest)[:, 0, :SHOWN_FEATURES]
-    real = table["next", "observation"][int(start) : int(start) + longest, :SHOWN_FEATURES]
+    imagined = open_loop(simulator.transition, table, start, longest)[:, 0]
+    real = table["next", "observation"][int(start) : int(start) + longest]
+    named = get_task(simulator.task).observation_names if simulator.task else ()
     return {
         "episode": int(table["episode"][int(start)]),
         "label": label,
-        "names": [f"observation {index}" for index in range(real.shape[-1])],
+        "names": list(named) or [f"observation {index}" for index in range(real.shape[-1])],
         "real": real.tolist(),
         "simulated": imagined.tolist(),
     }

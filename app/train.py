@@ -172,7 +172,9 @@ def evaluate(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     for name, file in (("behaviour_cloning", "behaviour_cloning"), ("policy", "policy")):
         policy = Policy.load(folder / f"{file}.safetensors")
         result[name] = evaluate_policy(policy, task, settings.episodes, seed)
-    result["share_of_expert"] = result["policy"]["mean"] / result["expert"]["mean"]
+    expert = result["expert"]["mean"]
+    # A share of a return that is not positive would mean nothing
+    result["share_of_expert"] = result["policy"]["mean"] / expert if expert > 0 else None
     result["curve"] = real_against_simulated(folder, simulator, task, settings.curve_episodes, seed)
     return result
 
@@ -257,4 +259,5 @@ def _print_table(metrics: dict[str, Any]) -> None:
         row = metrics[name]
         low, high = row["ci95"]
         _say(f"{name.replace('_', ' '):<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
-    _say(f"policy / expert: {100 * metrics['share_of_expert']:.1f}%")
+    if metrics["share_of_expert"] is not None:
+        _say(f"policy / expert: {100 * metrics['share_of_expert']:.1f}%")

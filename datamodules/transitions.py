@@ -175,6 +175,14 @@ class TransitionDataModule(lightning.LightningDataModule):
         batches: Any = [{name: table for name, table in tables.items() if table is not None}]
         return DataLoader(batches, batch_size=None, collate_fn=identity, generator=torch.Generator())
 
+    def test_dataloader(self) -> DataLoader[dict[str, TensorDict]]:
+        """The held-out tables, as in validation."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[dict[str, TensorDict]]:
+        """The held-out tables, as in validation."""
+        return self.val_dataloader()
+
     def facts(self) -> list[dict[str, Any]]:
         """What was used of each dataset, ready for JSON: its id, role, SHA-256, episodes, rows and demonstrations.
 

@@ -40,7 +40,8 @@ class BehaviourCloning(lightning.LightningModule):
         action_low: lower action bounds.
         action_high: upper action bounds.
         hidden_sizes: widths of the policy's hidden layers.
-        form: ``mse`` or ``log_likelihood``, see :func:`cloning_loss`.
+        form: ``mse`` or ``log_likelihood``, see :func:`cloning_loss`. The squared error leaves the deviation at its
+            start, about 0.2 before squashing, which a policy stage then explores with.
         log_std_min: lower bound of the policy's log-deviation.
         log_std_max: upper bound of the policy's log-deviation.
         learning_rate: Adam's rate.
@@ -53,7 +54,7 @@ class BehaviourCloning(lightning.LightningModule):
         action_low: Sequence[float],
         action_high: Sequence[float],
         hidden_sizes: Sequence[int] = (256, 256),
-        form: str = "log_likelihood",
+        form: str = "mse",
         log_std_min: float = -5.0,
         log_std_max: float = 2.0,
         learning_rate: float = 3e-4,
@@ -107,3 +108,11 @@ class BehaviourCloning(lightning.LightningModule):
             for form in ("mse", "log_likelihood"):
                 loss = cloning_loss(self.policy, held_out["observation"], held_out["action"], form)
                 self.log(f"validation/{form}", loss, batch_size=len(held_out))
+
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """The figures of validation, for ``offsim test``."""
+        self.validation_step(batch, batch_index)
+
+    def predict_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, Tensor]:
+        """The policy's actions ``(N, A)`` on each held-out table."""
+        return {name: self.policy.act(table["observation"]) for name, table in batch.items()}

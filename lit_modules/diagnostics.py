@@ -14,6 +14,11 @@ from zoo.transition import TransitionModel
 INTERVALS = {0.5: 0.674490, 0.9: 1.644854}
 
 
+def spread(table: TensorDict, count: int) -> TensorDict:
+    """Up to ``count`` evenly spaced rows."""
+    return table if len(table) <= count else table[torch.linspace(0, len(table) - 1, count).long()]
+
+
 def segments(table: TensorDict, length: int, limit: int = 512) -> Tensor:
     """First rows of up to ``limit`` evenly spaced stretches of ``length`` rows within one episode, ``(N,)``."""
     count = len(table) - length + 1
@@ -66,7 +71,7 @@ def transition_errors(model: TransitionModel, table: TensorDict, horizon: int, l
         ``open_loop``: the same after H steps, in standardised observations;
         ``inside_50``, ``inside_90``: share of targets inside the members' central intervals.
     """
-    rows = table if len(table) <= limit else table[torch.linspace(0, len(table) - 1, limit).long()]
+    rows = spread(table, limit)
     mean, log_variance = model(rows["observation"], rows["action"])
     target = model.standardized_delta(rows["observation"], rows["next", "observation"])
     result = {"one_step": (mean.mean(dim=0) - target).square().mean().sqrt()}

@@ -23,18 +23,21 @@ import lightning
 import torch
 import torch.nn.functional as functional
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers import TensorBoardLogger
 from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules import diagnostics
 from lit_modules.proposals import ActionProposal, RecordedActions
-from lit_modules.rows import bootstrap_weights, concatenate, gradient_norm, require_streams
+from lit_modules.rows import bootstrap_weights, concatenate, draw_starts, gradient_norm, require_streams
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.simulator import Simulator
 from zoo.start_states import StartStates
 from zoo.termination import LearnedTermination, RuleTermination, TerminationModel
 from zoo.transition import TransitionModel
+
+REWARD_ROWS = 2000  # rows behind each logged reward and histogram
 
 
 class OffSim(lightning.LightningModule):
@@ -119,7 +122,7 @@ class OffSim(lightning.LightningModule):
         transition_weight_decay: float = 5e-5,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
-        reward_low_quantile: float = 0.05,
+        reward_low_quantile: float = 0.5,
         reward_high_quantile: float = 0.5,
     ) -> None:
         super().__init__()
@@ -145,6 +148,7 @@ class OffSim(lightning.LightningModule):
         )
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
         self.recorded: RecordedActions | None = None
+        self.errors_before_game: dict[str, dict[str, Tensor]] = {}
 
     @staticmethod
     def _make_termination(kind: str, task: str | None, observation_size: int) -> TerminationModel:
@@ -197,8 +201,10 @@ class OffSim(lightning.LightningModule):
             rows = {name: stream[index] for name, stream in batch.items()}
             game = int(self.updates) >= self.hparams["pretraining_updates"]
             rollouts: TensorDict | None = None
+            if int(self.updates) == self.hparams["pretraining_updates"]:
+                self._measure_before_game()
             if game and int(self.updates) % self.hparams["reward_every"] == 0:
-                rollouts = self.roll_out(rows)
+                rollouts = self.roll_out(self._starts(rows))
                 loss, parts = self.reward_loss(rows, rollouts)
                 self._step(reward_optimizer.optimizer, loss, self.reward.parameters(), parts, "reward")
                 self._average_reward()
@@ -216,16 +222,23 @@ class OffSim(lightning.LightningModule):
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
         self.log("updates", self.updates.float(), prog_bar=True)
 
+    def _starts(self, rows: dict[str, TensorDict]) -> TensorDict:
+        """Start states of the batch's roll-outs, ``(starts,)``."""
+        count = self.hparams["starts"]
+        from_expert = round(count * self.hparams["expert_start_share"])
+        return concatenate([rows["expert"][:from_expert], rows["all"][: count - from_expert]])
+
     @torch.no_grad()
-    def roll_out(self, rows: dict[str, TensorDict]) -> TensorDict:
-        """Roll-outs of H steps in the current model from expert and other states of the data.
+    def roll_out(self, starts: TensorDict) -> TensorDict:
+        """Roll-outs of H steps in the current model.
+
+        Args:
+            starts: ``observation`` and global ``row`` of the states they start in, ``(B, ...)``.
 
         Returns:
             The transitions of rows that were still alive, ``(N, ...)``: observation, action, next observation.
         """
-        count, horizon = self.hparams["starts"], self.hparams["horizon"]
-        from_expert = round(count * self.hparams["expert_start_share"])
-        starts = concatenate([rows["expert"][:from_expert], rows["all"][: count - from_expert]])
+        count, horizon = len(starts), self.hparams["horizon"]
         observation, row = starts["observation"], starts["row"]
         way = self.proposal.deal(count, observation.device)
         alive = torch.ones(count, dtype=torch.bool, device=observation.device)
@@ -380,15 +393,58 @@ class OffSim(lightning.LightningModule):
     # -------------------------------------------------------------------------------------------------- validation
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        for name in ("expert_held_out", "diverse_held_out"):
-            table = batch.get(name)
-            if table is None:
-                continue
-            label = name.removesuffix("_held_out")
-            for key, value in diagnostics.transition_errors(self.transition, table, self.hparams["horizon"]).items():
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        rollouts = self.roll_out(draw_starts(data, self.hparams["starts"], self.hparams["expert_start_share"]))
+        rollouts["next", "observation"] = rollouts.pop("next_observation")
+        sources = {"expert": data.expert_train, "rollout": rollouts, **self._held_out(batch)}
+        for label, table in sources.items():
+            rows = diagnostics.spread(table, REWARD_ROWS)
+            reward = self.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"])
+            self.log(f"validation/reward/{label}", reward.mean(), batch_size=len(rows))
+            if isinstance(self.logger, TensorBoardLogger):
+                self.logger.experiment.add_histogram(f"reward/{label}", reward, int(self.updates))
+        for label, table in self._held_out(batch).items():
+            errors = diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
+            errors |= {f"{key}_before_game": value for key, value in self.errors_before_game.get(label, {}).items()}
+            for key, value in errors.items():
                 self.log(f"validation/{label}/{key}", value, batch_size=len(table))
-            reward = self.averaged_reward(table["observation"], table["action"], table["next", "observation"])
-            self.log(f"validation/{label}/reward", reward.mean(), batch_size=len(table))
+
+    def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        """The figures of validation, for ``offsim test``."""
+        self.validation_step(batch, batch_index)
+
+    def predict_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, TensorDict]:
+        """For each held-out table the mean next observation and the unscaled reward of the recorded transition."""
+        predictions = {}
+        for label, rows in self._held_out(batch).items():
+            mean, _ = self.transition(rows["observation"], rows["action"])
+            predictions[label] = TensorDict(
+                {
+                    "observation": self.transition.next_observation(rows["observation"], mean.mean(dim=0)),
+                    "reward": self.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"]),
+                },
+                batch_size=[len(rows)],
+            )
+        return predictions
+
+    @staticmethod
+    def _held_out(batch: dict[str, Any]) -> dict[str, TensorDict]:
+        return {name: table for name, table in batch.items() if table is not None}
+
+    def _measure_before_game(self) -> None:
+        """Keep the held-out errors of the model that likelihood alone has made, to compare the game's with."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        held_out = {"expert_held_out": data.expert_held_out, "diverse_held_out": data.diverse_held_out}
+        self.errors_before_game = {
+            label: diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
+            for label, table in self._held_out(held_out).items()
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["errors_before_game"] = self.errors_before_game
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.errors_before_game = checkpoint["errors_before_game"]
 
     # ------------------------------------------------------------------------------------------------- what comes out
 
@@ -413,23 +469,10 @@ class OffSim(lightning.LightningModule):
             task=hyper["task"],
         )
         expert = data.expert_train
-        pick = torch.randint(len(expert), (min(rows, len(expert)),))
-        expert = expert[pick]
+        expert = expert[torch.randint(len(expert), (min(rows, len(expert)),))]
         collected: list[TensorDict] = []
-        everything = [table for table in (data.expert_train, data.diverse_train) if table is not None]
-        offsets = torch.tensor([0, *[len(table) for table in everything]]).cumsum(0)
         while sum(len(part) for part in collected) < rows:
-            drawn = {}
-            for name, count in (("expert", self.hparams["starts"]), ("all", self.hparams["starts"])):
-                ids = torch.randint(int(offsets[1 if name == "expert" else -1]), (count,))
-                parts = [
-                    everything[index][ids[(ids >= offsets[index]) & (ids < offsets[index + 1])] - offsets[index]]
-                    .select("observation")
-                    .set("row", ids[(ids >= offsets[index]) & (ids < offsets[index + 1])])
-                    for index in range(len(everything))
-                ]
-                drawn[name] = concatenate(parts)
-            collected.append(self.roll_out(drawn))
+            collected.append(self.roll_out(draw_starts(data, hyper["starts"], hyper["expert_start_share"])))
         rollouts = concatenate(collected)
         reward.standardize(
             reward.raw(reward.features(expert["observation"], expert["action"], expert["next", "observation"])),
@@ -437,8 +480,9 @@ class OffSim(lightning.LightningModule):
             low_quantile=hyper["reward_low_quantile"],
             high_quantile=hyper["reward_high_quantile"],
         )
-        observations = torch.cat([table["observation"] for table in everything])
-        actions = torch.cat([table["action"] for table in everything])
+        tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
+        observations = torch.cat([table["observation"] for table in tables])
+        actions = torch.cat([table["action"] for table in tables])
         kept = torch.randint(len(observations), (min(20_000, len(observations)),))
         simulator.calibrate_uncertainty(observations[kept], actions[kept])
         return simulator.eval().requires_grad_(False)

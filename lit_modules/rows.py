@@ -33,6 +33,26 @@ def concatenate(parts: Sequence[TensorDict], dim: int = 0) -> TensorDict:
     return cast(TensorDict, torch.cat(list(parts), dim=dim))  # type: ignore[arg-type]
 
 
+def draw_starts(data: Any, count: int, expert_share: float) -> TensorDict:
+    """Random recorded states to start roll-outs from: ``observation`` and global ``row``, ``(count, ...)``.
+
+    Args:
+        data: a data module.
+        count: number of states.
+        expert_share: share drawn from the demonstrations alone; the rest comes from all recorded rows.
+    """
+    tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
+    sizes = [len(table) for table in tables]
+    from_expert = round(count * expert_share)
+    rows = torch.cat([torch.randint(sizes[0], (from_expert,)), torch.randint(sum(sizes), (count - from_expert,))])
+    inside = rows < sizes[0]
+    observation = torch.empty(count, tables[0]["observation"].shape[-1])
+    observation[inside] = tables[0]["observation"][rows[inside]]
+    if len(tables) > 1:
+        observation[~inside] = tables[1]["observation"][rows[~inside] - sizes[0]]
+    return TensorDict({"observation": observation, "row": rows}, batch_size=[count])
+
+
 def bootstrap_weights(row: Tensor, members: int) -> Tensor:
     """How often each transition occurs in the bootstrap sample of the member that reads it.
 

@@ -26,7 +26,7 @@ from torchrl.objectives import SoftUpdate
 
 from lit_modules.behaviour_cloning import cloning_loss
 from lit_modules.critic import BatchedSACLoss, QNetwork
-from lit_modules.rows import concatenate, require_streams
+from lit_modules.rows import concatenate, draw_starts, require_streams
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
@@ -85,8 +85,8 @@ class SimulatorSAC(lightning.LightningModule):
         hidden_sizes: Sequence[int] = (256, 256),
         critics: int = 2,
         layer_norm: bool = True,
-        horizon: int = 5,
-        starts: int = 1000,
+        horizon: int = 30,
+        starts: int = 200,
         expert_start_share: float = 0.5,
         refresh_every: int = 250,
         buffer_size: int = 100_000,
@@ -94,14 +94,14 @@ class SimulatorSAC(lightning.LightningModule):
         real_share: float = 0.5,
         gamma: float = 0.99,
         tau: float = 0.005,
-        actor_learning_rate: float = 3e-4,
+        actor_learning_rate: float = 1e-4,
         critic_learning_rate: float = 3e-4,
         temperature: float = 0.01,
         target_entropy: float | None = None,
         reward_scale: float = 0.1,
         uncertainty_weight: float = 0.0,
         uncertainty_cut: float | None = 0.99,
-        cloning_weight: float = 1.0,
+        cloning_weight: float = 20.0,
         cloning_form: str = "mse",
         policy_average: float = 0.999,
         snapshot_every: int = 0,
@@ -207,7 +207,9 @@ class SimulatorSAC(lightning.LightningModule):
     def roll_out(self) -> dict[str, Tensor]:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
         settings = self.hparams
-        observation = self._start_observations(settings["starts"])
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        starts = draw_starts(data, settings["starts"], settings["expert_start_share"])
+        observation = starts["observation"].to(self.device)
         alive_share, ended_share = [], []
         for _ in range(settings["horizon"]):
             action = self.policy.act(observation, deterministic=False)
@@ -235,18 +237,6 @@ class SimulatorSAC(lightning.LightningModule):
             "rollout/untrusted": torch.stack(ended_share).mean(),
             "rollout/uncertainty": info["uncertainty"].mean(),
         }
-
-    def _start_observations(self, count: int) -> Tensor:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        from_expert = round(count * self.hparams["expert_start_share"])
-        expert, diverse = data.expert_train, data.diverse_train
-        total = len(expert) + (len(diverse) if diverse is not None else 0)
-        # Starting anywhere means anywhere in all recorded rows, expert rows included
-        in_diverse = int(torch.randint(total, (count - from_expert,)).ge(len(expert)).sum())
-        chosen = [expert["observation"][torch.randint(len(expert), (count - in_diverse,))]]
-        if diverse is not None:
-            chosen.append(diverse["observation"][torch.randint(len(diverse), (in_diverse,))])
-        return torch.cat(chosen).to(self.device)
 
     def update(self, optimizer: torch.optim.Optimizer, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
         """One step of critics, actor and targets on a batch of simulated and recorded transitions."""
@@ -327,6 +317,14 @@ class SimulatorSAC(lightning.LightningModule):
             generator,
         ).items():
             self.log(f"validation/{name}", value, batch_size=1)
+
+    def test_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
+        """The figures of validation, for ``offsim test``."""
+        self.validation_step(batch, batch_index)
+
+    def predict_step(self, batch: dict[str, TensorDict], batch_index: int) -> dict[str, Tensor]:
+        """The policy's actions ``(N, A)`` on each held-out table."""
+        return {name: self.averaged_policy.act(table["observation"]) for name, table in batch.items()}
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ class RewardModel(nn.Module):
         self,
         expert_raw: Tensor,
         rollout_raw: Tensor,
-        low_quantile: float = 0.05,
+        low_quantile: float = 0.5,
         high_quantile: float = 0.5,
         minimum_gap: float = 1e-3,
     ) -> None:
@@ -90,7 +90,8 @@ class RewardModel(nn.Module):
         Args:
             expert_raw: unscaled rewards of expert transitions, ``(N,)``.
             rollout_raw: unscaled rewards of model roll-outs, ``(M,)``.
-            low_quantile: quantile of the roll-outs that becomes the lower bound.
+            low_quantile: quantile of the roll-outs that becomes the lower bound. At the median, whatever is no better
+                than an average roll-out earns about nothing: neither dying early nor surviving badly can pay.
             high_quantile: quantile of the expert transitions that becomes the upper bound. A discriminator rates some
                 phases of the expert's motion far above others; without a bound near the middle of them, lingering in
                 the best phase would pay more than doing what the expert does.

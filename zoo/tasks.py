@@ -20,6 +20,7 @@ class Task:
     Attributes:
         name: short name used on the command line and in ids.
         environment_id: Gymnasium id of the real task.
+        observation_names: names of the features with their units, for figures.
         environment_kwargs: arguments of ``gymnasium.make``.
         random_return: mean return of uniformly random actions.
         expert_return: mean return of a reference expert.
@@ -39,6 +40,7 @@ class Task:
     observation_size: int
     action_size: int
     termination: TerminationRule | None = None
+    observation_names: tuple[str, ...] = ()
     environment_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def make(self, **kwargs: Any) -> gymnasium.Env:
@@ -71,6 +73,19 @@ TASKS: dict[str, Task] = {
             observation_size=11,
             action_size=3,
             termination=hopper_terminated,
+            observation_names=(
+                "height (m)",
+                "torso angle (rad)",
+                "thigh angle (rad)",
+                "leg angle (rad)",
+                "foot angle (rad)",
+                "forward velocity (m/s)",
+                "vertical velocity (m/s)",
+                "torso velocity (rad/s)",
+                "thigh velocity (rad/s)",
+                "leg velocity (rad/s)",
+                "foot velocity (rad/s)",
+            ),
         ),
     ]
 }

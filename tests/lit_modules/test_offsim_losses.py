@@ -146,7 +146,7 @@ def test_roll_outs_follow_recorded_actions_and_stop_with_the_episode() -> None:
     stream = table(6, episode_length=3)
     module.recorded = RecordedActions([stream])
     rows = {"expert": stream[torch.tensor([0, 1, 2, 5])], "all": stream}
-    rolled = module.roll_out(rows)
+    rolled = module.roll_out(module._starts(rows))
     # From steps 0, 1, 2 and 2 of episodes of three steps there are 3 + 2 + 1 + 1 recorded actions left
     assert len(rolled) == 7
     torch.testing.assert_close(rolled["action"][:4], stream["action"][torch.tensor([0, 1, 2, 5])])
@@ -156,7 +156,7 @@ def test_roll_outs_stop_at_terminal_states() -> None:
     module = make(starts=5, horizon=4, proposal={"uniform": 1.0}, expert_start_share=1.0)
     module.termination.forward = lambda observation: torch.ones(len(observation), dtype=torch.bool)  # type: ignore[method-assign]
     rows = batches(module)
-    assert len(module.roll_out(rows)) == 5
+    assert len(module.roll_out(module._starts(rows))) == 5
 
 
 def test_recorded_actions_never_cross_an_episode_or_a_table() -> None:
