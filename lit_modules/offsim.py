@@ -165,12 +165,12 @@ class OffSim(lightning.LightningModule):
     # ------------------------------------------------------------------------------------------------ preparation
 
     def setup(self, stage: str) -> None:
-        if stage != "fit":
-            return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
         self.recorded = RecordedActions(tables)
+        if stage != "fit":
+            return  # everything below is in the checkpoint
+        require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         statistics = data.statistics
         for model in (self.transition, self.reward, self.averaged_reward):
             model.observation_normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
@@ -401,8 +401,9 @@ class OffSim(lightning.LightningModule):
             rows = diagnostics.spread(table, REWARD_ROWS)
             reward = self.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"])
             self.log(f"validation/reward/{label}", reward.mean(), batch_size=len(rows))
-            if isinstance(self.logger, TensorBoardLogger):
-                self.logger.experiment.add_histogram(f"reward/{label}", reward, int(self.updates))
+            for logger in self.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_histogram(f"reward/{label}", reward, int(self.updates))
         for label, table in self._held_out(batch).items():
             errors = diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
             errors |= {f"{key}_before_game": value for key, value in self.errors_before_game.get(label, {}).items()}

@@ -76,9 +76,9 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def words(stage: str, steps: int) -> list[str]:
+def words(stage: str, steps: int, command: str = "fit") -> list[str]:
     return [
-        "fit",
+        command,
         "--config",
         str(CONFIGURATIONS / f"{stage}.yaml"),
         "--data.expert=toy/point/good-v0",
@@ -105,6 +105,8 @@ def test_every_stage_fits_from_its_file_and_resumes(
         checkpoints = list((tmp_path / "runs" / stage).rglob("*.ckpt"))
         assert checkpoints
         assert command.main([*words(stage, 6), "--ckpt_path", str(checkpoints[0])]) == 0
+        for other in ("validate", "test", "predict"):
+            assert command.main([*words(stage, 6, other), "--ckpt_path", str(checkpoints[0])]) == 0
     Policy.load("runs/behaviour_cloning/behaviour_cloning.safetensors")
     policy = Policy.load("runs/policy/policy.safetensors")
     simulator = Simulator.load("runs/simulator/simulator.safetensors")

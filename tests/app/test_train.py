@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from minari.data_collector import EpisodeBuffer
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app import main as command
 from app.configuration import load_configuration, parse_overrides, resolve
@@ -106,6 +107,10 @@ def test_train_runs_every_stage_and_continues_an_interrupted_run(
         assert (out / file).exists(), file
     Simulator.load(out / "simulator.safetensors")
     Policy.load(out / "policy.safetensors")
+
+    logged = EventAccumulator(str(out / "simulator" / "tensorboard")).Reload().Tags()
+    assert {"reward/expert", "reward/rollout", "reward/diverse_held_out"} <= set(logged["histograms"])
+    assert "validation/expert_held_out/one_step_before_game" in logged["scalars"]
 
     # The last stage lost: the same command repeats it alone, and other settings are refused
     simulator = (out / "simulator.safetensors").read_bytes()
