@@ -8,12 +8,13 @@ TORCH_INDEX ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo   learn a Hopper simulator and train a policy in it on a small budget, into runs/demo"
 	@echo "make test   run the tests"
 	@echo "make lint   check style (ruff) and types (mypy)"
+	@echo "make bench  measure how fast training and simulation are, into benchmarks/results/speed.json"
 	@echo "make clean  delete .venv, caches and build leftovers; runs/ is kept"
 	@echo
 	@echo "Variables: PYTHON=python3.12 picks the interpreter;"
@@ -32,6 +33,10 @@ lint: $(VENV)/.installed-dev
 	@$(VENV)/bin/ruff check .
 	@echo "Checking types with mypy"
 	@$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed-dev
+	@echo "Measuring speed (some minutes); ARGUMENTS=--help lists the options"
+	@$(VENV)/bin/python -m benchmarks.speed $(ARGUMENTS)
 
 clean:
 	@echo "Deleting .venv, caches and build leftovers"

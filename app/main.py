@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from app.allocator import keep_freed_memory
 from app.errors import UserError
 
 COMMANDS = ("train", "collect", "evaluate", "report")
@@ -65,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     quiet_libraries()
+    keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words and words[0] in LIGHTNING_COMMANDS:

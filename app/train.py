@@ -71,7 +71,6 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
     _claim_folder(configuration, folder)
     stages: dict[str, float] = _read_json(folder / "stages.json", {})
-    started = time.perf_counter()
     for name, stage in (("behaviour_cloning", clone), ("simulator", learn_simulator), ("policy", learn_policy)):
         data = make_data(configuration, name)
         if name not in stages:
@@ -81,6 +80,7 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
             stage(configuration, folder, data)
             stages[name] = round(time.perf_counter() - before, 1)
             (folder / "stages.json").write_text(json.dumps(stages))
+    before = time.perf_counter()
     data = make_data(configuration, "policy")
     data.setup("fit")
     metrics: dict[str, Any] = {
@@ -91,7 +91,8 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
         "stages": stages,
         **evaluate(configuration, folder),
     }
-    metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - started, 1)
+    # Stages of an earlier, interrupted call count as well
+    metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
     _say("diagnostics and report")
     write_diagnostics(folder, data, Policy.load(folder / "policy.safetensors"))
