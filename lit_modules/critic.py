@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
-from torchrl.objectives import SACLoss
+from torchrl.objectives import SACLoss, SoftUpdate
 
 from zoo.networks import activation as make_activation
 from zoo.normalizer import Normalizer
@@ -76,6 +76,17 @@ class QNetwork(nn.Module):
         return hidden.squeeze(-1)
 
 
+class ForeachSoftUpdate(SoftUpdate):
+    """TorchRL's ``SoftUpdate`` of a :class:`BatchedSACLoss`, all parameters in one call."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        loss: BatchedSACLoss = self.loss_module
+        targets = [tensor for layer in loss.target_layers() for tensor in layer]
+        sources = [tensor for layer in loss.critic_layers() for tensor in layer]
+        torch._foreach_lerp_(targets, sources, 1.0 - self.eps)
+
+
 class BatchedSACLoss(SACLoss):
     """TorchRL's ``SACLoss`` with its three losses computed straight from tensors.
 
@@ -103,6 +114,7 @@ class BatchedSACLoss(SACLoss):
             compiled: run the losses through ``torch.compile``.
             kwargs: arguments of TorchRL's ``SACLoss``.
         """
+        self._layers: dict[str, Layers] = {}
         super().__init__(policy.actor(), critic.module(), loss_function="l2", **kwargs)
         self.make_value_estimator(gamma=gamma)
         self.gamma = gamma
@@ -125,11 +137,22 @@ class BatchedSACLoss(SACLoss):
 
     def critic_layers(self) -> Layers:
         """The critics' trained parameters."""
-        return self.critic.layers(self.qvalue_network_params["module"])
+        return self._cached("critics", self.qvalue_network_params)
 
     def target_layers(self) -> Layers:
         """The target critics' parameters."""
-        return self.critic.layers(self.target_qvalue_network_params["module"])
+        return self._cached("targets", self.target_qvalue_network_params)
+
+    def _cached(self, name: str, parameters: TensorDictBase) -> Layers:
+        """Looking parameters up in a TensorDict takes longer than a small product with them, so it is done once."""
+        if name not in self._layers:
+            self._layers[name] = self.critic.layers(parameters["module"])
+        return self._layers[name]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> BatchedSACLoss:
+        # Called when the module moves to another device or type, which replaces the tensors
+        self._layers = {}
+        return super()._apply(*args, **kwargs)
 
     def losses(
         self,

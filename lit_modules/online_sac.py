@@ -18,9 +18,8 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch.utils.data import DataLoader
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.objectives import SoftUpdate
 
-from lit_modules.critic import BatchedSACLoss, QNetwork
+from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, QNetwork
 from zoo.episodes import policy_actions, run_episodes
 from zoo.policy import Policy
 from zoo.tasks import get_task
@@ -85,7 +84,7 @@ class OnlineSAC(lightning.LightningModule):
         self.policy = Policy(self.task.observation_size, space.low.tolist(), space.high.tolist(), hidden_sizes)
         critic = QNetwork(self.task.observation_size, self.task.action_size, hidden_sizes, layer_norm=layer_norm)
         self.loss = BatchedSACLoss(self.policy, critic, gamma=gamma, target_entropy=-float(self.task.action_size))
-        self.target_update = SoftUpdate(self.loss, tau=tau)
+        self.target_update = ForeachSoftUpdate(self.loss, tau=tau)
         self.replay = TensorDictReplayBuffer(storage=LazyTensorStorage(buffer_size), batch_size=batch_size)
         self.episodes_started = 0
         self.vector_steps = 0

@@ -18,15 +18,15 @@ from typing import Any, cast
 
 import lightning
 import torch
+import torch.nn.functional as functional
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.objectives import SoftUpdate
 
 from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.critic import BatchedSACLoss, QNetwork
-from lit_modules.rows import concatenate, draw_starts, require_streams
+from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, QNetwork
+from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
@@ -133,7 +133,7 @@ class SimulatorSAC(lightning.LightningModule):
             fixed_alpha=target_entropy is None,
             target_entropy=-float(self.policy.action_size) if target_entropy is None else target_entropy,
         )
-        self.target_update = SoftUpdate(self.loss, tau=tau)
+        self.target_update = ForeachSoftUpdate(self.loss, tau=tau)
         self.replay = TensorDictReplayBuffer(
             storage=LazyTensorStorage(buffer_size), batch_size=batch_size - round(real_share * batch_size)
         )
@@ -268,18 +268,29 @@ class SimulatorSAC(lightning.LightningModule):
         simulated = self.replay.sample()
         real = self.hparams["batch_size"] - len(simulated)
         from_expert = min(real // 2, len(rows["expert"]))
-        recorded = concatenate([rows["expert"][:from_expert], rows["all"][: real - from_expert]])
-        recorded = recorded.select("observation", "action", ("next", "observation"), ("next", "terminated"))
-        recorded["uncertainty"] = torch.zeros(len(recorded), device=recorded["observation"].device)
-        keys = ("observation", "action", "uncertainty", ("next", "observation"), ("next", "terminated"))
-        batch = concatenate([simulated.select(*keys), recorded])
-        following = batch["next"]
-        reward = self.simulator.reward(batch["observation"], batch["action"], following["observation"])
-        penalty = self.hparams["uncertainty_weight"] * batch["uncertainty"] / self.uncertainty_unit
-        ended = following["terminated"].squeeze(-1).float()
-        total = self.hparams["reward_scale"] * (reward - penalty) + self.loss.gamma * ended * self.end_value
-        following["reward"] = total.unsqueeze(-1)
-        return batch
+        expert, other = rows["expert"], rows["all"]
+        parts = ((simulated, len(simulated)), (expert, from_expert), (other, real - from_expert))
+
+        def mixed(*key: str) -> Tensor:
+            return torch.cat([part.get(key)[:count] for part, count in parts])
+
+        observation, action = mixed("observation"), mixed("action")
+        following, terminated = mixed("next", "observation"), mixed("next", "terminated")
+        # Recorded transitions happened, so there is nothing to doubt about them
+        uncertainty = functional.pad(simulated["uncertainty"], (0, real))
+        reward = self.simulator.reward(observation, action, following)
+        penalty = uncertainty * (self.hparams["uncertainty_weight"] / self.uncertainty_unit)
+        total = self.hparams["reward_scale"] * (reward - penalty)
+        total = total + self.loss.gamma * self.end_value * terminated.squeeze(-1)
+        return TensorDict(
+            {
+                "observation": observation,
+                "action": action,
+                "uncertainty": uncertainty,
+                "next": {"observation": following, "reward": total.unsqueeze(-1), "terminated": terminated},
+            },
+            batch_size=[len(observation)],
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Cloned, because a slice of the storage would be saved with the whole storage behind it

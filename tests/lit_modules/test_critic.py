@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torchrl.objectives import SACLoss
 
-from lit_modules.critic import BatchedSACLoss, QNetwork
+from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, QNetwork
 from zoo.policy import Policy
 
 LOSSES = ("loss_actor", "loss_qvalue", "loss_alpha")
@@ -83,3 +83,25 @@ def test_batched_critics_equal_one_after_the_other(layer_norm: bool) -> None:
     ]
     expected = torch.stack([member(observation, action).squeeze(-1) for member in members])
     torch.testing.assert_close(members[0].batched(layers, observation, action), expected)  # type: ignore[arg-type]
+
+
+def test_soft_update_equals_torchrl_also_after_a_move() -> None:
+    loss = BatchedSACLoss(*parts(True), gamma=0.99, target_entropy=-2.0)
+    ours = ForeachSoftUpdate(loss, tau=0.1)
+    for kind in (torch.float32, torch.float64):
+        loss.to(kind)
+        for layer in loss.critic_layers():
+            for tensor in layer:
+                tensor.data.add_(torch.randn_like(tensor))
+        pairs = zip(loss.target_layers(), loss.critic_layers(), strict=True)
+        expected = [0.9 * target + 0.1 * source for pair in pairs for target, source in zip(*pair, strict=True)]
+        ours.step()
+        state = loss.state_dict()
+        names = [
+            f"target_qvalue_network_params.module.linears.{index}.{name}"
+            for index in range(3)
+            for name in ("weight", "bias")
+        ]
+        for name, wanted in zip(names, expected, strict=True):
+            assert state[name].dtype == kind
+            torch.testing.assert_close(state[name], wanted.detach())
