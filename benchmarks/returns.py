@@ -15,13 +15,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN_DIR", help="folders of `offsim train`")
     runs = [json.loads((folder / "metrics.json").read_text()) for folder in parser.parse_args().runs]
-    print("| seed | expert | behaviour cloning | policy | share of expert | minutes |")
+    print("| seed | expert | behaviour cloning | policy | share of expert | minutes of training |")
     print("|---|---|---|---|---|---|")
     for run in runs:
         cells = [_interval(run[name]) for name in ("expert", "behaviour_cloning", "policy")]
-        print(
-            f"| {run['seed']} | {' | '.join(cells)} | {run['share_of_expert']:.0%} | {run['wall_seconds'] / 60:.0f} |"
-        )
+        share, minutes = run["share_of_expert"], sum(run["stages"].values()) / 60
+        print(f"| {run['seed']} | {' | '.join(cells)} | {share:.0%} | {minutes:.0f} |")
     print()
     updates = [point["update"] for point in runs[0]["curve"]]
     print(f"| seed | {' | '.join(f'{update:,}' for update in updates)} |")
