@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
@@ -29,8 +30,8 @@ def main() -> None:
         print(f"| {run['seed']} | {' | '.join(format(point['real_return'], ',.0f') for point in run['curve'])} |")
 
 
-def _interval(result: dict[str, object]) -> str:
-    low, high = result["ci95"]  # type: ignore[misc]
+def _interval(result: dict[str, Any]) -> str:
+    low, high = result["ci95"]
     return f"{result['mean']:,.0f} [{low:,.0f}, {high:,.0f}]"
 
 

@@ -122,7 +122,7 @@ def simulator_stage(shape: str, device: torch.device) -> list[Workload]:
             pretraining_updates=pretraining,
             transition_every=4,
         )
-        _attach(module, data)
+        _attach(module, data, device)
         module.to(device)
         workloads.append(Workload(shape, name, "updates/s", UPDATES, _training_step(module, batches, device)))
     return workloads
@@ -166,7 +166,7 @@ def policy_stage(shape: str, device: torch.device) -> list[Workload]:
         path = Path(folder) / "simulator.safetensors"
         simulator(observation_size, action_size, torch.device("cpu")).save(path)
         module = SimulatorSAC(str(path))
-    _attach(module, data)
+    _attach(module, data, device)
     module.to(device)
     module.roll_out()
     training = _training_step(module, batches, device)
@@ -206,7 +206,7 @@ def lightning_overhead(shape: str, device: torch.device) -> list[Workload]:
         path = Path(folder) / "simulator.safetensors"
         simulator(observation_size, action_size, torch.device("cpu")).save(path)
         inside, bare = SimulatorSAC(str(path)), SimulatorSAC(str(path))
-    _attach(bare, data)
+    _attach(bare, data, device)
     bare.to(device)
     batches = iter(data.train_dataloader())
     training = _training_step(bare, batches, device)
@@ -234,9 +234,10 @@ def lightning_overhead(shape: str, device: torch.device) -> list[Workload]:
     ]
 
 
-def _attach(module: Any, data: RandomData) -> None:
+def _attach(module: Any, data: RandomData, device: torch.device) -> None:
     """Let a module train without a Trainer."""
-    module._trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
+    strategy = SimpleNamespace(root_device=device)
+    module._trainer = SimpleNamespace(datamodule=data, is_global_zero=True, global_rank=0, strategy=strategy)
     module.setup("fit")
     made = module.configure_optimizers()
     wrapped = [

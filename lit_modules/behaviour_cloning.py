@@ -15,20 +15,21 @@ from lit_modules.rows import require_streams
 from zoo.policy import Policy
 
 
-def cloning_loss(policy: Policy, observation: Tensor, action: Tensor, form: str) -> Tensor:
+def cloning_loss(policy: Policy, location: Tensor, scale: Tensor, action: Tensor, form: str) -> Tensor:
     """How far a policy is from demonstrated actions, a scalar.
 
     Args:
         policy: the policy.
-        observation: ``(B, D)``.
-        action: ``(B, A)``.
+        location: what its forward pass returned for the demonstrated observations, ``(B, A)``.
+        scale: likewise.
+        action: demonstrated actions, ``(B, A)``.
         form: ``mse``, the squared error of the mean action summed over action dimensions, or ``log_likelihood``,
             the negative log-density.
     """
     if form == "mse":
-        return (policy.mean_action(observation) - action).square().sum(dim=-1).mean()
+        return (policy.squash(location) - action).square().sum(dim=-1).mean()
     if form == "log_likelihood":
-        return -policy.log_prob(observation, action).mean()
+        return -policy.log_density(location, scale, action).mean()
     raise ValueError(f"unknown form of cloning {form!r}: choose mse or log_likelihood")
 
 
@@ -93,7 +94,8 @@ class BehaviourCloning(lightning.LightningModule):
         optimizer = cast(LightningOptimizer, self.optimizers())
         losses = []
         for rows in batch["expert"].unbind(0):
-            loss = cloning_loss(self.policy, rows["observation"], rows["action"], self.form)
+            location, scale = self.policy(rows["observation"])
+            loss = cloning_loss(self.policy, location, scale, rows["action"], self.form)
             optimizer.optimizer.zero_grad(set_to_none=True)
             self.manual_backward(loss)
             optimizer.optimizer.step()
@@ -105,8 +107,9 @@ class BehaviourCloning(lightning.LightningModule):
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         held_out = batch.get("expert_held_out")
         if held_out is not None:
+            location, scale = self.policy(held_out["observation"])
             for form in ("mse", "log_likelihood"):
-                loss = cloning_loss(self.policy, held_out["observation"], held_out["action"], form)
+                loss = cloning_loss(self.policy, location, scale, held_out["action"], form)
                 self.log(f"validation/{form}", loss, batch_size=len(held_out))
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:

@@ -102,7 +102,6 @@ class BatchedSACLoss(SACLoss):
         critic: QNetwork,
         gamma: float,
         value_range: tuple[float, float] | None = None,
-        compiled: bool = False,
         **kwargs: Any,
     ) -> None:
         """
@@ -111,7 +110,6 @@ class BatchedSACLoss(SACLoss):
             critic: architecture of one critic.
             gamma: discount.
             value_range: bounds that bootstrapped values are clipped to, if the rewards' bounds are known.
-            compiled: run the losses through ``torch.compile``.
             kwargs: arguments of TorchRL's ``SACLoss``.
         """
         self._layers: dict[str, Layers] = {}
@@ -122,8 +120,7 @@ class BatchedSACLoss(SACLoss):
         # Observations are standardised for the critics here; the actor carries its own normaliser.
         self.normalizer = Normalizer(policy.observation_size)
         # The parent makes this buffer on first use; a checkpoint then holds a key that a fresh module lacks.
-        _ = self.target_entropy
-        self._losses = torch.compile(self.losses) if compiled else self.losses
+        self._wanted_entropy = float(self.target_entropy)
 
     @property
     def policy(self) -> Policy:
@@ -155,36 +152,37 @@ class BatchedSACLoss(SACLoss):
         return super()._apply(*args, **kwargs)
 
     def losses(
-        self,
-        observation: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        next_observation: Tensor,
-        terminated: Tensor,
-        critics: Layers,
-        targets: Layers,
-        log_alpha: Tensor,
+        self, rows: dict[str, Tensor], proposal: tuple[Tensor, Tensor], critics: Layers, targets: Layers
     ) -> dict[str, Tensor]:
-        """The three losses and their ingredients from rows ``(B, ...)``; ``reward`` and ``terminated`` are ``(B,)``."""
+        """The three losses and their ingredients, without drawing a random number.
+
+        Args:
+            rows: ``observation``, ``action``, ``next_observation`` ``(B, ...)``, ``reward`` and ``terminated``
+                ``(B,)``, and standard normal ``noise`` and ``next_noise`` ``(B, A)`` for the sampled actions.
+            proposal: what the actor returned for ``observation``: location and scale, ``(B, A)``.
+            critics: the trained critics' parameters.
+            targets: the target critics' parameters.
+        """
+        log_alpha = self.log_alpha
         alpha = log_alpha.detach().exp()
-        seen, next_seen = self.normalizer(observation), self.normalizer(next_observation)
+        seen, next_seen = self.normalizer(rows["observation"]), self.normalizer(rows["next_observation"])
         with torch.no_grad():
-            next_action, next_log_prob = self.policy.sample(next_observation)
+            next_action, next_log_prob = self.policy.sample(rows["next_observation"], rows["next_noise"])
             next_values = self.critic.batched(targets, next_seen, next_action)
             bootstrap = next_values.min(dim=0).values - alpha * next_log_prob
             if self.value_range is not None:
                 bootstrap = bootstrap.clamp(*self.value_range)
-            target = reward + self.gamma * (1.0 - terminated) * bootstrap
-        values = self.critic.batched(critics, seen, action)
+            target = rows["reward"] + self.gamma * (1.0 - rows["terminated"]) * bootstrap
+        values = self.critic.batched(critics, seen, rows["action"])
         loss_qvalue = (values - target).square().mean(dim=-1).sum()
 
-        proposed, log_prob = self.policy.sample(observation)
+        proposed, log_prob = self.policy.reparameterize(*proposal, rows["noise"])
         frozen = [(weight.detach(), bias.detach()) for weight, bias in critics]
         proposed_value = self.critic.batched(frozen, seen, proposed).min(dim=0).values
         return {
             "loss_actor": (alpha * log_prob - proposed_value).mean(),
             "loss_qvalue": loss_qvalue,
-            "loss_alpha": (-log_alpha * (log_prob.detach() + self.target_entropy)).mean(),
+            "loss_alpha": (-log_alpha * (log_prob.detach() + self._wanted_entropy)).mean(),
             "alpha": alpha,
             "entropy": -log_prob.detach().mean(),
             "value": values.detach().mean(),
@@ -194,15 +192,14 @@ class BatchedSACLoss(SACLoss):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         following = tensordict["next"]
-        return TensorDict(
-            self._losses(
-                tensordict["observation"],
-                tensordict["action"],
-                following["reward"].squeeze(-1),
-                following["observation"],
-                following["terminated"].squeeze(-1).float(),
-                self.critic_layers(),
-                self.target_layers(),
-                self.log_alpha,
-            )
-        )
+        rows = {
+            "observation": tensordict["observation"],
+            "action": tensordict["action"],
+            "reward": following["reward"].squeeze(-1),
+            "next_observation": following["observation"],
+            "terminated": following["terminated"].squeeze(-1).float(),
+            "next_noise": torch.randn_like(tensordict["action"]),
+            "noise": torch.randn_like(tensordict["action"]),
+        }
+        proposal = self.policy(rows["observation"])
+        return TensorDict(self.losses(rows, proposal, self.critic_layers(), self.target_layers()))

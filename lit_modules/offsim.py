@@ -28,8 +28,17 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules import diagnostics
+from lit_modules.compilation import compiled
 from lit_modules.proposals import ActionProposal, RecordedActions
-from lit_modules.rows import bootstrap_weights, concatenate, draw_starts, gradient_norm, require_streams
+from lit_modules.random_stream import RandomStream
+from lit_modules.rows import (
+    bootstrap_weights,
+    concatenate,
+    draw_starts,
+    gradient_norm,
+    pick_alive,
+    require_streams,
+)
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.simulator import Simulator
@@ -38,6 +47,8 @@ from zoo.termination import LearnedTermination, RuleTermination, TerminationMode
 from zoo.transition import TransitionModel
 
 REWARD_ROWS = 2000  # rows behind each logged reward and histogram
+PER_STEP = ("recorded", "running", "uniform", "cloned_noise", "added_noise", "order", "noise")  # drawn, (H, ...)
+OWN_ROWS = 256  # transitions in the adversarial term of one update
 
 
 class OffSim(lightning.LightningModule):
@@ -83,9 +94,9 @@ class OffSim(lightning.LightningModule):
             the last iterate of a game circles its solution.
         reward_low_quantile: quantile of the roll-outs' reward that becomes the reward's lower bound.
         reward_high_quantile: quantile of the expert's reward that becomes its upper bound.
+        compile: whether roll-outs and losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
+            is a C++ compiler. It takes a minute at first, and less when it finds the last run's work in its cache.
     """
-
-    updates: Tensor
 
     def __init__(
         self,
@@ -124,6 +135,7 @@ class OffSim(lightning.LightningModule):
         reward_average: float = 0.999,
         reward_low_quantile: float = 0.5,
         reward_high_quantile: float = 0.5,
+        compile: str = "never",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -146,9 +158,13 @@ class OffSim(lightning.LightningModule):
             self.cloned,
             proposal_noise,
         )
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.updates = 0
+        self.random = RandomStream(torch.initial_seed(), type(self).__name__)
         self.recorded: RecordedActions | None = None
         self.errors_before_game: dict[str, dict[str, Tensor]] = {}
+        self._advance = compiled(self.advance, compile)
+        self._reward_objective = compiled(self.reward_objective, compile)
+        self._transition_objective = compiled(self.transition_objective, compile)
 
     @staticmethod
     def _make_termination(kind: str, task: str | None, observation_size: int) -> TerminationModel:
@@ -168,6 +184,7 @@ class OffSim(lightning.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
         self.recorded = RecordedActions(tables)
+        self.random.place(self.trainer.strategy.root_device, self.trainer.global_rank)
         if stage != "fit":
             return  # everything below is in the checkpoint
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
@@ -197,21 +214,24 @@ class OffSim(lightning.LightningModule):
     def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
         transition_optimizer, reward_optimizer = cast(list[LightningOptimizer], self.optimizers())
         logged: dict[str, Tensor] = {}
+        dealt = self.deal(batch)
         for index in range(batch["all"].shape[0]):
-            rows = {name: stream[index] for name, stream in batch.items()}
-            game = int(self.updates) >= self.hparams["pretraining_updates"]
-            rollouts: TensorDict | None = None
-            if int(self.updates) == self.hparams["pretraining_updates"]:
+            game = self.updates >= self.hparams["pretraining_updates"]
+            if self.updates == self.hparams["pretraining_updates"]:
                 self._measure_before_game()
-            if game and int(self.updates) % self.hparams["reward_every"] == 0:
-                rollouts = self.roll_out(self._starts(rows))
-                loss, parts = self.reward_loss(rows, rollouts)
+            drawn: dict[str, Tensor] | None = None
+            rollouts: dict[str, Tensor] | None = None
+            if game and self.updates % self.hparams["reward_every"] == 0:
+                drawn = self.draw({name: stream[index] for name, stream in batch.items()})
+                rollouts = self.simulate(drawn)
+                loss, parts = self._reward_objective(drawn, rollouts)
                 self._step(reward_optimizer.optimizer, loss, self.reward.parameters(), parts, "reward")
                 self._average_reward()
                 logged.update(parts)
-            if not game or int(self.updates) % self.hparams["transition_every"] == 0:
+            if not game or self.updates % self.hparams["transition_every"] == 0:
                 self._decay_rate(transition_optimizer.optimizer)
-                loss, parts = self.transition_loss(rows, rollouts)
+                inputs = {name: column[index] for name, column in dealt.items()}
+                loss, parts = self._transition_objective(inputs, drawn, rollouts)
                 self._step(transition_optimizer.optimizer, loss, self.transition.parameters(), parts, "transition")
                 logged.update(parts)
             self.updates += 1
@@ -220,59 +240,152 @@ class OffSim(lightning.LightningModule):
         transition_optimizer.step()  # counts this training step for Lightning; no gradient is left to apply
         self._refuse_divergence(logged)
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self.log("updates", self.updates.float(), prog_bar=True)
+        self.log("updates", float(self.updates), prog_bar=True)
 
-    def _starts(self, rows: dict[str, TensorDict]) -> TensorDict:
-        """Start states of the batch's roll-outs, ``(starts,)``."""
+    def deal(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
+        """Recorded rows for the transition model: a block of its own for each member, with its share of expert rows.
+
+        Args:
+            rows: streams ``expert`` and ``all``, ``(K, N)``.
+
+        Returns:
+            ``observation``, ``action``, ``next_observation`` and bootstrap ``weight``, ``(K, E, B, ...)``; with a
+            learned termination also ``reached`` and ``ended``, ``(K, N, ...)``.
+        """
+        members, expert, every = self.transition.members, rows["expert"], rows["all"]
+        updates, block = every.shape[0], every.shape[1] // members
+        from_expert = min(round(self.hparams["expert_share"] * block), expert.shape[1] // members)
+        parts = [every[:, : (block - from_expert) * members], expert[:, : from_expert * members]]
+
+        def dealt(*key: str) -> Tensor:
+            columns = [part.get(key) for part in parts if part.shape[1] > 0]
+            return torch.cat([each.reshape(updates, members, -1, *each.shape[2:]) for each in columns], dim=2)
+
+        result = {
+            "observation": dealt("observation"),
+            "action": dealt("action"),
+            "next_observation": dealt("next", "observation"),
+            "weight": bootstrap_weights(dealt("row"), members),
+        }
+        if isinstance(self.termination, LearnedTermination):
+            result["reached"] = every["next", "observation"]
+            result["ended"] = every["next", "terminated"].squeeze(-1).float()
+        return result
+
+    def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
+        """What one round of the game consumes: recorded rows, and every random number.
+
+        Args:
+            rows: streams ``expert`` and ``all``, and ``diverse`` for the margin, ``(N,)``.
+
+        Returns:
+            What :meth:`draw_roll_outs` returns; ``expert_*`` and ``diverse_*`` columns; ``pick`` and ``share`` for
+            the reward's loss; ``own_pick``, ``own_order`` and ``own_noise`` for the transition model's.
+        """
+        expert = rows["expert"]
         count = self.hparams["starts"]
         from_expert = round(count * self.hparams["expert_start_share"])
-        return concatenate([rows["expert"][:from_expert], rows["all"][: count - from_expert]])
+        drawn = self.draw_roll_outs(concatenate([expert[:from_expert], rows["all"][: count - from_expert]]))
+        streams = {"expert": expert}
+        if self.hparams["margin_weight"] > 0:
+            streams["diverse"] = rows["diverse"][: len(expert)]
+        for name, stream in streams.items():
+            drawn[f"{name}_observation"] = stream["observation"]
+            drawn[f"{name}_action"] = stream["action"]
+            drawn[f"{name}_next_observation"] = stream["next", "observation"]
+        return drawn | {
+            "pick": self.random.uniform(len(expert)),
+            "share": self.random.uniform(len(expert), 1),
+            "own_pick": self.random.uniform(OWN_ROWS),
+            "own_order": self.transition.deal(OWN_ROWS, self.random.generator, self.random.device),
+            "own_noise": self.random.normal(OWN_ROWS, self.transition.observation_size),
+        }
+
+    def draw_roll_outs(self, starts: TensorDict) -> dict[str, Tensor]:
+        """Random numbers and recorded actions of H-step roll-outs.
+
+        Args:
+            starts: ``observation`` and global ``row`` of the states they start in, ``(B, ...)``.
+        """
+        count, horizon = len(starts), self.hparams["horizon"]
+        assert self.recorded is not None
+        recorded, running = self.recorded.following(starts["row"], horizon)
+        orders = [self.transition.deal(count, self.random.generator, self.random.device) for _ in range(horizon)]
+        return self.proposal.draw(horizon, count, self.random) | {
+            "start": starts["observation"],
+            "recorded": recorded,
+            "running": running,
+            "order": torch.stack(orders),
+            "noise": self.random.normal(horizon, count, self.transition.observation_size),
+        }
 
     @torch.no_grad()
+    def simulate(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Roll-outs in the current model; every row takes every step, and ``alive`` says which of them count.
+
+        Args:
+            drawn: what :meth:`draw_roll_outs` returned.
+
+        Returns:
+            ``observation``, ``action``, ``next_observation`` and ``alive`` of all steps, ``(H * B, ...)``.
+        """
+        observation = drawn["start"]
+        alive = torch.ones_like(drawn["way"], dtype=torch.bool)
+        steps: list[tuple[Tensor, ...]] = []
+        for step in range(len(drawn["noise"])):
+            at_step = {name: drawn[name][step] for name in PER_STEP}
+            # Recorded actions last as long as their episode
+            alive = alive & (at_step["running"] | (drawn["way"] != 0))
+            action, following, ended = self._advance(observation, drawn["way"], at_step)
+            steps.append((observation, action, following, alive))
+            alive = alive & ~ended
+            observation = following
+        names = ("observation", "action", "next_observation", "alive")
+        return dict(zip(names, (torch.cat(column) for column in zip(*steps, strict=True)), strict=True))
+
+    def advance(self, observation: Tensor, way: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """One step of roll-outs from ``observation`` ``(B, D)``: action, next observation, whether it ended them."""
+        action = self.proposal.act(way, observation, drawn)
+        following = self._sample(observation, action, drawn["order"], drawn["noise"])
+        return action, following, self.termination(following)
+
+    def _sample(self, observation: Tensor, action: Tensor, order: Tensor, noise: Tensor) -> Tensor:
+        """Next observations drawn from the model, differentiable in it (reparameterised)."""
+        mean, log_variance = self.transition.drawn(observation, action, order=order)
+        return self.transition.next_observation(observation, mean + (0.5 * log_variance).exp() * noise)
+
     def roll_out(self, starts: TensorDict) -> TensorDict:
-        """Roll-outs of H steps in the current model.
+        """Roll-outs from given states: the transitions of rows that were still alive.
 
         Args:
             starts: ``observation`` and global ``row`` of the states they start in, ``(B, ...)``.
 
         Returns:
-            The transitions of rows that were still alive, ``(N, ...)``: observation, action, next observation.
+            observation, action and next_observation, ``(N, ...)``.
         """
-        count, horizon = len(starts), self.hparams["horizon"]
-        observation, row = starts["observation"], starts["row"]
-        way = self.proposal.deal(count, observation.device)
-        alive = torch.ones(count, dtype=torch.bool, device=observation.device)
-        steps = []
-        for step in range(horizon):
-            recorded, running = self.recorded.following(row, step)  # type: ignore[union-attr]
-            alive = alive & (running.to(alive.device) | (way != 0))
-            action = self.proposal.act(way, observation, recorded.to(observation))
-            mean, log_variance = self.transition.drawn(observation, action)
-            delta = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-            following = self.transition.next_observation(observation, delta)
-            steps.append(
-                TensorDict(
-                    {"observation": observation, "action": action, "next_observation": following, "alive": alive},
-                    batch_size=[count],
-                )
-            )
-            alive = alive & ~self.termination(following)
-            observation = following
-        stacked = concatenate(steps)
-        return stacked[stacked["alive"]]
+        columns = self.simulate(self.draw_roll_outs(starts))
+        alive = columns.pop("alive")
+        return TensorDict({name: column[alive] for name, column in columns.items()}, batch_size=[int(alive.sum())])
 
-    def reward_loss(self, rows: dict[str, TensorDict], rollouts: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
-        """Expert up, roll-outs down, slopes bounded, size bounded, and the margin of OffSim+."""
+    def reward_objective(
+        self, drawn: dict[str, Tensor], rollouts: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Expert up, roll-outs down, slopes bounded, size bounded, and the margin of OffSim+.
+
+        Args:
+            drawn: what :meth:`draw` returned.
+            rollouts: what :meth:`simulate` returned.
+        """
         settings = self.hparams
-        expert = rows["expert"]
-        expert_features = self.reward.features(expert["observation"], expert["action"], expert["next", "observation"])
-        rollout_features = self.reward.features(
-            rollouts["observation"], rollouts["action"], rollouts["next_observation"]
+        expert_features = self.reward.features(
+            drawn["expert_observation"], drawn["expert_action"], drawn["expert_next_observation"]
         )
         # As many roll-out rows as expert rows, so that interpolates pair up
-        rollout_features = rollout_features[torch.randint(len(rollout_features), (len(expert_features),))]
-        expert_reward, rollout_reward = self.reward.raw(expert_features), self.reward.raw(rollout_features)
-        penalty = self.gradient_penalty(expert_features, rollout_features)
+        picked = pick_alive(rollouts, drawn["pick"])
+        rollout_features = self.reward.features(picked["observation"], picked["action"], picked["next_observation"])
+        raw = self.reward.raw(torch.cat([expert_features, rollout_features]))
+        expert_reward, rollout_reward = raw.chunk(2)
+        penalty = self.gradient_penalty(expert_features, rollout_features, drawn["share"])
         squared = 0.5 * (expert_reward.square().mean() + rollout_reward.square().mean())
         loss = rollout_reward.mean() - expert_reward.mean()
         loss = loss + settings["gradient_penalty_weight"] * penalty + settings["l2_weight"] * squared
@@ -283,35 +396,49 @@ class OffSim(lightning.LightningModule):
             "reward/squared": squared.detach(),
         }
         if settings["margin_weight"] > 0:
-            diverse = rows["diverse"][: len(expert)]
-            features = self.reward.features(diverse["observation"], diverse["action"], diverse["next", "observation"])
+            features = self.reward.features(
+                drawn["diverse_observation"], drawn["diverse_action"], drawn["diverse_next_observation"]
+            )
             diverse_reward = self.reward.raw(features)
-            margin = functional.relu(settings["margin"] - (expert_reward[: len(diverse)] - diverse_reward)).mean()
+            margin = functional.relu(
+                settings["margin"] - (expert_reward[: len(diverse_reward)] - diverse_reward)
+            ).mean()
             loss = loss + settings["margin_weight"] * margin
             parts |= {"reward/margin": margin.detach(), "reward/diverse": diverse_reward.detach().mean()}
         parts["reward/loss"] = loss.detach()
         return loss, parts
 
-    def gradient_penalty(self, expert_features: Tensor, rollout_features: Tensor) -> Tensor:
-        """Squared excess of the input gradient's norm over the target, at interpolates (one-sided WGAN-GP)."""
-        share = torch.rand(len(expert_features), 1, device=expert_features.device)
-        between = (share * expert_features + (1 - share) * rollout_features).detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(self.reward.raw(between).sum(), between, create_graph=True)
+    def gradient_penalty(self, expert_features: Tensor, rollout_features: Tensor, share: Tensor) -> Tensor:
+        """Squared excess of the input gradient's norm over the target, at interpolates (one-sided WGAN-GP).
+
+        Args:
+            expert_features: ``(N, F)``.
+            rollout_features: ``(N, F)``.
+            share: of the first in each interpolate, ``(N, 1)``.
+        """
+        gradient = self.reward.raw_gradient(share * expert_features + (1 - share) * rollout_features)
         excess = functional.relu(gradient.norm(dim=-1) - self.hparams["gradient_penalty_target"])
         return excess.square().mean()
 
-    def transition_loss(
-        self, rows: dict[str, TensorDict], rollouts: TensorDict | None
+    def transition_objective(
+        self,
+        inputs: dict[str, Tensor],
+        drawn: dict[str, Tensor] | None = None,
+        rollouts: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Likelihood of the data, reward of the model's own transitions, entropy."""
+        """Likelihood of the data, and in the game the reward of the model's own transitions and entropy.
+
+        Args:
+            inputs: what :meth:`deal` returned for one update.
+            drawn: what :meth:`draw` returned; ``None`` before the game.
+            rollouts: what :meth:`simulate` returned; ``None`` before the game.
+        """
         settings = self.hparams
-        dealt = self._deal_to_members(rows)
-        mean, log_variance = self.transition(dealt["observation"], dealt["action"])
-        target = self.transition.standardized_delta(dealt["observation"], dealt["next", "observation"])
-        weights = bootstrap_weights(dealt["row"], self.transition.members)
+        mean, log_variance = self.transition(inputs["observation"], inputs["action"])
+        target = self.transition.standardized_delta(inputs["observation"], inputs["next_observation"])
         error = (mean - target).square()
         likelihood = 0.5 * (log_variance + error * (-log_variance).exp()).mean(dim=-1)
-        negative_log_likelihood = (weights * likelihood).sum() / weights.sum()
+        negative_log_likelihood = (inputs["weight"] * likelihood).sum() / inputs["weight"].sum()
         # The learned bounds are pulled together, so that they do not run away (PETS)
         bounds = 0.01 * (self.transition.log_variance_max - self.transition.log_variance_min).mean()
         loss = settings["likelihood_weight"] * negative_log_likelihood + bounds
@@ -319,43 +446,30 @@ class OffSim(lightning.LightningModule):
             "transition/negative_log_likelihood": negative_log_likelihood.detach(),
             "transition/squared_error": error.detach().mean(),
         }
-        if settings["entropy_weight"] > 0 and rollouts is not None:
-            # Entropy of a diagonal Gaussian per feature, up to a constant
-            entropy = 0.5 * log_variance.mean()
-            loss = loss - settings["entropy_weight"] * entropy
-            parts["transition/entropy"] = entropy.detach()
-        if settings["adversarial_weight"] > 0 and rollouts is not None:
-            own_reward = self._reward_of_own_transitions(rollouts)
-            loss = loss - settings["adversarial_weight"] * own_reward
-            parts["transition/own_reward"] = own_reward.detach()
+        if drawn is not None and rollouts is not None:
+            if settings["entropy_weight"] > 0:
+                # Entropy of a diagonal Gaussian per feature, up to a constant
+                entropy = 0.5 * log_variance.mean()
+                loss = loss - settings["entropy_weight"] * entropy
+                parts["transition/entropy"] = entropy.detach()
+            if settings["adversarial_weight"] > 0:
+                own_reward = self._reward_of_own_transitions(drawn, rollouts)
+                loss = loss - settings["adversarial_weight"] * own_reward
+                parts["transition/own_reward"] = own_reward.detach()
         if isinstance(self.termination, LearnedTermination):
-            every = rows["all"]
-            ended = every["next", "terminated"].squeeze(-1).float()
             classification = functional.binary_cross_entropy_with_logits(
-                self.termination.logits(every["next", "observation"]), ended
+                self.termination.logits(inputs["reached"]), inputs["ended"]
             )
             loss = loss + classification
             parts["termination/loss"] = classification.detach()
         parts["transition/loss"] = loss.detach()
         return loss, parts
 
-    def _deal_to_members(self, rows: dict[str, TensorDict]) -> TensorDict:
-        """A block of rows of its own for each member, ``(E, B)``, with the configured share of expert rows."""
-        members, share = self.transition.members, self.hparams["expert_share"]
-        block = rows["all"].shape[0] // members
-        from_expert = min(round(share * block), rows["expert"].shape[0] // members)
-        dealt = [rows["all"][: (block - from_expert) * members].reshape(members, -1)]
-        if from_expert > 0:
-            dealt.append(rows["expert"][: from_expert * members].reshape(members, -1))
-        return concatenate(dealt, dim=1)
-
-    def _reward_of_own_transitions(self, rollouts: TensorDict, rows: int = 256) -> Tensor:
-        """Mean reward of transitions resampled from the model, differentiable in the model (reparameterised)."""
-        chosen = rollouts[torch.randint(len(rollouts), (rows,))]
-        observation, action = chosen["observation"], chosen["action"]
-        mean, log_variance = self.transition.drawn(observation, action)
-        delta = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        following = self.transition.next_observation(observation, delta)
+    def _reward_of_own_transitions(self, drawn: dict[str, Tensor], rollouts: dict[str, Tensor]) -> Tensor:
+        """Mean reward of transitions resampled from the model, differentiable in the model."""
+        picked = pick_alive(rollouts, drawn["own_pick"])
+        observation, action = picked["observation"], picked["action"]
+        following = self._sample(observation, action, drawn["own_order"], drawn["own_noise"])
         return self.reward.raw(self.reward.features(observation, action, following)).mean()
 
     def _step(
@@ -369,7 +483,7 @@ class OffSim(lightning.LightningModule):
 
     def _decay_rate(self, optimizer: torch.optim.Optimizer) -> None:
         final = self.hparams["transition_final_rate"]
-        done = min(1.0, int(self.updates) / max(1, self.hparams["pretraining_updates"]))
+        done = min(1.0, self.updates / max(1, self.hparams["pretraining_updates"]))
         share = final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = share * self.hparams["transition_learning_rate"]
@@ -386,7 +500,7 @@ class OffSim(lightning.LightningModule):
         if not torch.isfinite(torch.stack([logged[name] for name in names])).all():
             broken = [name for name in names if not bool(torch.isfinite(logged[name]))]
             raise FloatingPointError(
-                f"{broken[0]} is not finite after {int(self.updates)} updates; the last checkpoint is still good. "
+                f"{broken[0]} is not finite after {self.updates} updates; the last checkpoint is still good. "
                 "Lower the learning rates or the adversarial weight, or check the data with a smaller range."
             )
 
@@ -394,7 +508,9 @@ class OffSim(lightning.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        rollouts = self.roll_out(draw_starts(data, self.hparams["starts"], self.hparams["expert_start_share"]))
+        rollouts = self.roll_out(
+            draw_starts(data, self.hparams["starts"], self.hparams["expert_start_share"], self.random)
+        )
         rollouts["next", "observation"] = rollouts.pop("next_observation")
         sources = {"expert": data.expert_train, "rollout": rollouts, **self._held_out(batch)}
         for label, table in sources.items():
@@ -403,7 +519,7 @@ class OffSim(lightning.LightningModule):
             self.log(f"validation/reward/{label}", reward.mean(), batch_size=len(rows))
             for logger in self.loggers:
                 if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_histogram(f"reward/{label}", reward, int(self.updates))
+                    logger.experiment.add_histogram(f"reward/{label}", reward, self.updates)
         for label, table in self._held_out(batch).items():
             errors = diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
             errors |= {f"{key}_before_game": value for key, value in self.errors_before_game.get(label, {}).items()}
@@ -443,9 +559,13 @@ class OffSim(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["errors_before_game"] = self.errors_before_game
+        checkpoint["updates"] = self.updates
+        checkpoint["random_state"] = self.random.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.errors_before_game = checkpoint["errors_before_game"]
+        self.updates = checkpoint["updates"]
+        self.random.restore(checkpoint["random_state"])
 
     # ------------------------------------------------------------------------------------------------- what comes out
 
@@ -473,7 +593,9 @@ class OffSim(lightning.LightningModule):
         expert = expert[torch.randint(len(expert), (min(rows, len(expert)),))]
         collected: list[TensorDict] = []
         while sum(len(part) for part in collected) < rows:
-            collected.append(self.roll_out(draw_starts(data, hyper["starts"], hyper["expert_start_share"])))
+            collected.append(
+                self.roll_out(draw_starts(data, hyper["starts"], hyper["expert_start_share"], self.random))
+            )
         rollouts = concatenate(collected)
         reward.standardize(
             reward.raw(reward.features(expert["observation"], expert["action"], expert["next", "observation"])),

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from lit_modules.random_stream import RandomStream
 from zoo.policy import Policy
 
 NAMES = ("dataset", "cloning", "cloning_noise", "uniform")
@@ -45,21 +46,46 @@ class ActionProposal:
         self.policy = policy
         self.noise = noise
 
-    def deal(self, count: int, device: torch.device) -> Tensor:
-        """Index into ``NAMES`` for each of ``count`` roll-outs, ``(count,)``."""
-        return torch.multinomial(self.probabilities, count, replacement=True).to(device)
+    def draw(self, horizon: int, count: int, random: RandomStream) -> dict[str, Tensor]:
+        """Random numbers of ``count`` roll-outs of ``horizon`` steps.
+
+        Returns:
+            ``way``: index into ``NAMES`` of each roll-out, ``(count,)``; ``uniform``, ``cloned_noise`` and
+            ``added_noise``: ``(horizon, count, A)``.
+        """
+        shares = self.probabilities.cumsum(0) / self.probabilities.sum()
+        shape = (horizon, count, len(self.action_low))
+        last = int(self.probabilities.nonzero().max())
+        return {
+            # Clamped, because rounding may leave the last share a hair below one
+            "way": torch.bucketize(random.uniform(count), shares.to(random.device), right=True).clamp_max(last),
+            "uniform": random.uniform(*shape),
+            "cloned_noise": random.normal(*shape),
+            "added_noise": random.normal(*shape),
+        }
 
     @torch.no_grad()
-    def act(self, way: Tensor, observation: Tensor, recorded: Tensor) -> Tensor:
-        """Actions ``(B, A)`` for roll-outs dealt ``way`` ``(B,)``; ``recorded`` are the data's own, ``(B, A)``."""
+    def act(self, way: Tensor, observation: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        """Actions of one step.
+
+        Args:
+            way: index into ``NAMES`` of each roll-out, ``(B,)``.
+            observation: ``(B, D)``.
+            drawn: the data's own actions ``recorded`` and the other numbers of :meth:`draw` for this step, ``(B, A)``.
+
+        Returns:
+            ``(B, A)``.
+        """
         low, high = self.action_low.to(observation), self.action_high.to(observation)
-        uniform = low + (high - low) * torch.rand_like(recorded)
-        choices = [recorded, recorded, recorded, uniform]
+        way = way.unsqueeze(-1)
+        action = torch.where(way == NAMES.index("uniform"), low + (high - low) * drawn["uniform"], drawn["recorded"])
         if self.policy is not None:
-            cloned = self.policy.act(observation, deterministic=False)
-            noisy = cloned + self.noise * 0.5 * (high - low) * torch.randn_like(cloned)
-            choices[1], choices[2] = cloned, torch.minimum(torch.maximum(noisy, low), high)
-        return torch.stack(choices)[way, torch.arange(len(way), device=way.device)]
+            cloned = self.policy.act(observation, deterministic=False, noise=drawn["cloned_noise"])
+            noisy = cloned + self.noise * 0.5 * (high - low) * drawn["added_noise"]
+            noisy = torch.minimum(torch.maximum(noisy, low), high)
+            action = torch.where(way == NAMES.index("cloning"), cloned, action)
+            action = torch.where(way == NAMES.index("cloning_noise"), noisy, action)
+        return action
 
 
 class RecordedActions:
@@ -78,13 +104,17 @@ class RecordedActions:
             offset += len(table)
         self.last_row = torch.cat(ends)
 
-    def following(self, row: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Action taken ``steps`` steps after ``row``, and whether the episode was still running then.
+    def following(self, row: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Actions taken at ``row`` and in the steps after it, and whether the episode was still running then.
+
+        Args:
+            row: global row ids, ``(B,)``.
+            horizon: H, number of steps.
 
         Returns:
-            Actions ``(B, A)`` (any where not running) and running ``(B,)`` bool.
+            Actions ``(H, B, A)`` (any where not running) and running ``(H, B)`` bool.
         """
-        row = row.to(self.actions.device)
-        wanted = row + steps
-        running = wanted <= self.last_row[row]
-        return self.actions[torch.minimum(wanted, self.last_row[row])], running
+        at = row.to(self.actions.device)
+        last = self.last_row[at]
+        wanted = at + torch.arange(horizon, device=at.device).unsqueeze(-1)
+        return self.actions[torch.minimum(wanted, last)].to(row.device), (wanted <= last).to(row.device)

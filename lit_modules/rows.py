@@ -9,6 +9,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from lit_modules.random_stream import RandomStream
+
 # Odd constants of a 32-bit integer hash (the finaliser of MurmurHash3).
 _MULTIPLIERS = (0x85EBCA6B, 0xC2B2AE35)
 _WORD = 0xFFFFFFFF
@@ -33,24 +35,44 @@ def concatenate(parts: Sequence[TensorDict], dim: int = 0) -> TensorDict:
     return cast(TensorDict, torch.cat(list(parts), dim=dim))  # type: ignore[arg-type]
 
 
-def draw_starts(data: Any, count: int, expert_share: float) -> TensorDict:
+def draw_starts(data: Any, count: int, expert_share: float, random: RandomStream) -> TensorDict:
     """Random recorded states to start roll-outs from: ``observation`` and global ``row``, ``(count, ...)``.
 
     Args:
         data: a data module.
         count: number of states.
         expert_share: share drawn from the demonstrations alone; the rest comes from all recorded rows.
+        random: where the draws come from.
     """
     tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
     sizes = [len(table) for table in tables]
     from_expert = round(count * expert_share)
-    rows = torch.cat([torch.randint(sizes[0], (from_expert,)), torch.randint(sum(sizes), (count - from_expert,))])
+    rows = torch.cat([random.integers(sizes[0], from_expert), random.integers(sum(sizes), count - from_expert)])
+    rows = rows.to(tables[0].device or "cpu")
     inside = rows < sizes[0]
     observation = torch.empty(count, tables[0]["observation"].shape[-1])
     observation[inside] = tables[0]["observation"][rows[inside]]
     if len(tables) > 1:
         observation[~inside] = tables[1]["observation"][rows[~inside] - sizes[0]]
     return TensorDict({"observation": observation, "row": rows}, batch_size=[count])
+
+
+def pick_alive(rollouts: dict[str, Tensor], uniform: Tensor) -> dict[str, Tensor]:
+    """Random rows of roll-outs among those that count, without a shape that depends on how many do.
+
+    Args:
+        rollouts: columns ``(N, ...)``, of which ``alive`` is boolean.
+        uniform: random numbers in [0, 1), ``(B,)``.
+
+    Returns:
+        The other columns, ``(B, ...)``.
+    """
+    alive = rollouts["alive"]
+    first_alive = torch.argsort(alive.to(torch.uint8), descending=True, stable=True)
+    # Rounding may take a number just below one to the count itself
+    place = torch.minimum((uniform * alive.sum()).long(), alive.sum() - 1)
+    rows = first_alive[place]
+    return {name: column[rows] for name, column in rollouts.items() if name != "alive"}
 
 
 def bootstrap_weights(row: Tensor, members: int) -> Tensor:
@@ -61,11 +83,11 @@ def bootstrap_weights(row: Tensor, members: int) -> Tensor:
     and needs no copy of the data.
 
     Args:
-        row: global row ids, ``(E, B)``, the block of member ``e`` in row ``e``.
+        row: global row ids, ``(..., E, B)``, the block of member ``e`` in row ``e``.
         members: E.
 
     Returns:
-        Counts as floats, ``(E, B)``.
+        Counts as floats, ``(..., E, B)``.
     """
     member = torch.arange(members, device=row.device).unsqueeze(-1)
     mixed = (row * members + member + 1) & _WORD

@@ -25,7 +25,9 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, QNetwork
+from lit_modules.compilation import compiled
+from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, QNetwork
+from lit_modules.random_stream import RandomStream
 from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
 from zoo.simulator import Simulator
@@ -71,9 +73,9 @@ class SimulatorSAC(lightning.LightningModule):
         snapshots: folder for the snapshots.
         validation_episodes: episodes in the Simulator per validation.
         validation_horizon: steps after which such an episode is truncated.
+        compile: whether the losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
+            is a C++ compiler. It takes half a minute at first, and less when it finds the last run's work in its cache.
     """
-
-    updates: Tensor
 
     def __init__(
         self,
@@ -108,6 +110,7 @@ class SimulatorSAC(lightning.LightningModule):
         snapshots: str = "snapshots",
         validation_episodes: int = 20,
         validation_horizon: int = 1000,
+        compile: str = "never",
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -134,12 +137,18 @@ class SimulatorSAC(lightning.LightningModule):
             target_entropy=-float(self.policy.action_size) if target_entropy is None else target_entropy,
         )
         self.target_update = ForeachSoftUpdate(self.loss, tau=tau)
-        self.replay = TensorDictReplayBuffer(
-            storage=LazyTensorStorage(buffer_size), batch_size=batch_size - round(real_share * batch_size)
-        )
+        self.updates = 0
+        self.random = RandomStream(torch.initial_seed(), type(self).__name__)
+        self._make_replay()
         self.uncertainty_unit = float(self.simulator.uncertainty_quantile(0.5))
         self.cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self._objective = compiled(self.objective, compile)
+
+    def _make_replay(self) -> None:
+        self.replay = TensorDictReplayBuffer(
+            storage=LazyTensorStorage(self.hparams["buffer_size"], device=self.random.device)
+        )
+        self.replay.set_rng(self.random.generator)
 
     def _refuse_other_spaces(
         self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
@@ -172,6 +181,9 @@ class SimulatorSAC(lightning.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         require_streams(data, ["expert", "all"])
         self.loss.normalizer.load_state_dict(self.simulator.transition.observation_normalizer.state_dict())
+        # The same memory as the networks', so that no transition crosses to the host and back
+        self.random.place(self.trainer.strategy.root_device, self.trainer.global_rank)
+        self._make_replay()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         groups = [
@@ -190,65 +202,114 @@ class SimulatorSAC(lightning.LightningModule):
     def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
         optimizer = cast(LightningOptimizer, self.optimizers())
         logged: dict[str, Tensor] = {}
-        for index in range(batch["all"].shape[0]):
-            rows = {name: stream[index] for name, stream in batch.items()}
-            if int(self.updates) % self.hparams["refresh_every"] == 0:
+        count, first, every = batch["all"].shape[0], 0, self.hparams["refresh_every"]
+        while first < count:
+            if self.updates % every == 0 or len(self.replay) == 0:
                 logged.update(self.roll_out())
-            logged.update(self.update(optimizer.optimizer, rows))
-            self.updates += 1
-            self._keep_snapshot()
+            last = min(count, first + every - self.updates % every)
+            inputs = self.draw({name: stream[first:last] for name, stream in batch.items()})
+            for index in range(last - first):
+                logged.update(self.update(optimizer.optimizer, {name: rows[index] for name, rows in inputs.items()}))
+                self.updates += 1
+                self._keep_snapshot()
+            first = last
         optimizer.optimizer.zero_grad(set_to_none=True)
         optimizer.step()  # counts this training step for Lightning; no gradient is left to apply
         self._refuse_divergence(logged)
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self.log("updates", self.updates.float(), prog_bar=True)
+        self.log("updates", float(self.updates), prog_bar=True)
 
     @torch.no_grad()
     def roll_out(self) -> dict[str, Tensor]:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
-        settings = self.hparams
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        starts = draw_starts(data, settings["starts"], settings["expert_start_share"])
+        count, horizon = self.hparams["starts"], self.hparams["horizon"]
+        starts = draw_starts(self.trainer.datamodule, count, self.hparams["expert_start_share"], self.random)  # type: ignore[attr-defined]
         observation = starts["observation"].to(self.device)
-        alive_share, ended_share = [], []
-        for _ in range(settings["horizon"]):
-            action = self.policy.act(observation, deterministic=False)
-            following, _, terminated, info = self.simulator.step(observation, action)
-            untrusted = info["uncertainty"] > self.cut
-            ended = terminated | untrusted
-            self.replay.extend(
-                TensorDict(
-                    {
-                        "observation": observation,
-                        "action": action,
-                        "uncertainty": info["uncertainty"],
-                        "next": {"observation": following, "terminated": ended.unsqueeze(-1)},
-                    },
-                    batch_size=[len(observation)],
-                )
-            )
-            alive_share.append(len(observation) / settings["starts"])
-            ended_share.append(untrusted.float().mean())
-            observation = following[~ended]
-            if len(observation) == 0:
-                break
+        columns, alive = self.simulate(
+            observation,
+            action_noise=self.random.normal(horizon, count, self.policy.action_size),
+            members=self.random.integers(self.simulator.transition.members, horizon, count),
+            step_noise=self.random.normal(horizon, count, self.policy.observation_size),
+        )
+        stored = {name: column[alive] for name, column in columns.items()}
+        following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}
+        self.replay.extend(TensorDict({**stored, "next": following}, batch_size=[len(stored["observation"])]))
+        untrusted = (columns["uncertainty"] > self.cut)[alive]
         return {
-            "rollout/mean_length": torch.tensor(sum(alive_share)),
-            "rollout/untrusted": torch.stack(ended_share).mean(),
-            "rollout/uncertainty": info["uncertainty"].mean(),
+            "rollout/mean_length": alive.sum() / count,
+            "rollout/untrusted": untrusted.float().mean(),
+            "rollout/uncertainty": stored["uncertainty"].mean(),
         }
 
-    def update(self, optimizer: torch.optim.Optimizer, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
-        """One step of critics, actor and targets on a batch of simulated and recorded transitions."""
-        settings = self.hparams
-        batch = self.mixed_batch(rows)
-        losses = self.loss(batch)
-        expert = rows["expert"]
-        cloning = cloning_loss(self.policy, expert["observation"], expert["action"], settings["cloning_form"])
+    def simulate(
+        self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Roll-outs of H steps from B states; every row takes every step, and ``alive`` says which of them count.
+
+        Args:
+            observation: start states, ``(B, D)``.
+            action_noise: ``(H, B, A)``.
+            members: member that moves each row, ``(H, B)``.
+            step_noise: ``(H, B, D)``.
+
+        Returns:
+            Columns ``(H, B, ...)``: observation, action, uncertainty, next_observation, ended; and alive ``(H, B)``.
+        """
+        running = torch.ones_like(observation[:, 0], dtype=torch.bool)
+        steps: list[tuple[Tensor, ...]] = []
+        for step in range(len(members)):
+            action = self.policy.act(observation, deterministic=False, noise=action_noise[step])
+            following, uncertainty = self.simulator.advance(observation, action, members[step], step_noise[step])
+            ended = self.simulator.termination(following) | (uncertainty > self.cut)
+            steps.append((observation, action, uncertainty, following, ended, running))
+            running = running & ~ended
+            observation = following
+        *columns, alive = (torch.stack(column) for column in zip(*steps, strict=True))
+        names = ("observation", "action", "uncertainty", "next_observation", "ended")
+        return dict(zip(names, columns, strict=True)), alive
+
+    @torch.no_grad()
+    def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
+        """What the next ``K`` updates consume: simulated and recorded transitions, and the noise of sampled actions.
+
+        Args:
+            rows: recorded transitions, ``expert`` and ``all``, ``(K, N)``.
+
+        Returns:
+            ``observation``, ``action``, ``next_observation``, ``terminated``, ``uncertainty``, ``noise`` and
+            ``next_noise`` ``(K, B, ...)``; ``expert_observation`` and ``expert_action`` ``(K, N, ...)``.
+        """
+        expert, other = rows["expert"], rows["all"]
+        updates, size = expert.shape[0], self.hparams["batch_size"]
+        real = round(self.hparams["real_share"] * size)
+        from_expert = min(real // 2, expert.shape[1])
+        parts = [expert[:, :from_expert], other[:, : real - from_expert]]
+        if real < size:
+            parts.insert(0, self.replay.sample(updates * (size - real)).reshape(updates, size - real))
+
+        def mixed(*key: str) -> Tensor:
+            return torch.cat([part.get(key) for part in parts], dim=1)
+
+        action = mixed("action")
+        noise = self.random.normal(2, *action.shape)
+        # Recorded transitions happened, so there is nothing to doubt about them
+        uncertainty = parts[0]["uncertainty"] if real < size else action.new_zeros(updates, 0)
+        return {
+            "observation": mixed("observation"),
+            "action": action,
+            "next_observation": mixed("next", "observation"),
+            "terminated": mixed("next", "terminated").squeeze(-1).float(),
+            "uncertainty": functional.pad(uncertainty, (0, real)),
+            "noise": noise[0],
+            "next_noise": noise[1],
+            "expert_observation": expert["observation"],
+            "expert_action": expert["action"],
+        }
+
+    def update(self, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """One step of critics, actor and targets on the inputs of one update."""
+        total, logged = self._objective(inputs, self.loss.critic_layers(), self.loss.target_layers())
         optimizer.zero_grad(set_to_none=True)
-        total = losses["loss_actor"] + losses["loss_qvalue"] + settings["cloning_weight"] * cloning
-        if settings["target_entropy"] is not None:
-            total = total + losses["loss_alpha"]
         self.manual_backward(total)
         optimizer.step()
         self.target_update.step()
@@ -256,62 +317,61 @@ class SimulatorSAC(lightning.LightningModule):
             torch._foreach_lerp_(
                 list(self.averaged_policy.network.parameters()),
                 list(self.policy.network.parameters()),
-                1.0 - settings["policy_average"],
+                1.0 - self.hparams["policy_average"],
             )
-        logged = {name: value.detach() for name, value in losses.items() if name != "loss_alpha"}
-        logged |= {"cloning": cloning.detach(), "reward": batch["next", "reward"].mean()}
         return logged
 
+    def objective(
+        self, inputs: dict[str, Tensor], critics: Layers, targets: Layers
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum that an update differentiates, and its parts; see the module's equations."""
+        settings = self.hparams
+        reward = self.batch_reward(inputs)
+        size = reward.shape[0]
+        # One forward pass of the actor for the batch and the demonstrations it is held to
+        location, scale = self.policy(torch.cat([inputs["observation"], inputs["expert_observation"]]))
+        losses = self.loss.losses({**inputs, "reward": reward}, (location[:size], scale[:size]), critics, targets)
+        cloning = cloning_loss(
+            self.policy, location[size:], scale[size:], inputs["expert_action"], settings["cloning_form"]
+        )
+        total = losses["loss_actor"] + losses["loss_qvalue"] + settings["cloning_weight"] * cloning
+        loss_alpha = losses.pop("loss_alpha")
+        if settings["target_entropy"] is not None:
+            total = total + loss_alpha
+        logged = {name: value.detach() for name, value in losses.items()}
+        return total, {**logged, "cloning": cloning.detach(), "reward": reward.mean()}
+
     @torch.no_grad()
-    def mixed_batch(self, rows: dict[str, TensorDict]) -> TensorDict:
-        """Simulated and recorded transitions with rewards computed now, ``[batch_size]``."""
-        simulated = self.replay.sample()
-        real = self.hparams["batch_size"] - len(simulated)
-        from_expert = min(real // 2, len(rows["expert"]))
-        expert, other = rows["expert"], rows["all"]
-        parts = ((simulated, len(simulated)), (expert, from_expert), (other, real - from_expert))
-
-        def mixed(*key: str) -> Tensor:
-            return torch.cat([part.get(key)[:count] for part, count in parts])
-
-        observation, action = mixed("observation"), mixed("action")
-        following, terminated = mixed("next", "observation"), mixed("next", "terminated")
-        # Recorded transitions happened, so there is nothing to doubt about them
-        uncertainty = functional.pad(simulated["uncertainty"], (0, real))
-        reward = self.simulator.reward(observation, action, following)
-        penalty = uncertainty * (self.hparams["uncertainty_weight"] / self.uncertainty_unit)
-        total = self.hparams["reward_scale"] * (reward - penalty)
-        total = total + self.loss.gamma * self.end_value * terminated.squeeze(-1)
-        return TensorDict(
-            {
-                "observation": observation,
-                "action": action,
-                "uncertainty": uncertainty,
-                "next": {"observation": following, "reward": total.unsqueeze(-1), "terminated": terminated},
-            },
-            batch_size=[len(observation)],
+    def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What SAC is paid for each transition, ``(B,)``: scaled learned reward, less doubt, and the value of ends."""
+        reward = self.simulator.reward(inputs["observation"], inputs["action"], inputs["next_observation"])
+        penalty = inputs["uncertainty"] * (self.hparams["uncertainty_weight"] / self.uncertainty_unit)
+        return self.hparams["reward_scale"] * (reward - penalty) + (
+            self.loss.gamma * self.end_value * inputs["terminated"]
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Cloned, because a slice of the storage would be saved with the whole storage behind it
         stored = self.replay[: len(self.replay)].exclude("index").clone()
         checkpoint["replay"] = stored.to_dict()
-        checkpoint["torch_random_state"] = torch.get_rng_state()
+        checkpoint["updates"] = self.updates
+        checkpoint["random_state"] = self.random.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.replay.extend(TensorDict(checkpoint["replay"]).auto_batch_size_(1))
-        torch.set_rng_state(checkpoint["torch_random_state"])
+        self.updates = checkpoint["updates"]
+        self.random.restore(checkpoint["random_state"])
 
     def _keep_snapshot(self) -> None:
         every = self.hparams["snapshot_every"]
-        if every > 0 and int(self.updates) % every == 0 and self.trainer.is_global_zero:
-            self.averaged_policy.save(Path(self.hparams["snapshots"]) / f"{int(self.updates):08d}.safetensors")
+        if every > 0 and self.updates % every == 0 and self.trainer.is_global_zero:
+            self.averaged_policy.save(Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors")
 
     def _refuse_divergence(self, logged: dict[str, Tensor]) -> None:
         values = torch.stack([logged["loss_actor"], logged["loss_qvalue"]])
         if not torch.isfinite(values).all():
             raise FloatingPointError(
-                f"a loss is not finite after {int(self.updates)} updates; the last checkpoint is still good. "
+                f"a loss is not finite after {self.updates} updates; the last checkpoint is still good. "
                 "Lower the learning rates or reward_scale."
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -15,6 +15,40 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "elu": nn.ELU,
     "gelu": nn.GELU,
+}
+
+
+def _relu(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.relu(), (x > 0).to(x)
+
+
+def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
+    share = x.sigmoid()
+    value = x * share
+    return value, share + value * (1.0 - share)
+
+
+def _tanh(x: Tensor) -> tuple[Tensor, Tensor]:
+    value = x.tanh()
+    return value, 1.0 - value.square()
+
+
+def _elu(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.nn.functional.elu(x), x.clamp_max(0.0).exp()
+
+
+def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
+    below = 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0)))
+    return x * below, below + x * (-0.5 * x * x).exp() / math.sqrt(2.0 * math.pi)
+
+
+# Value and derivative of each activation, for `input_gradient`.
+VALUE_AND_SLOPE: dict[type[nn.Module], Callable[[Tensor], tuple[Tensor, Tensor]]] = {
+    nn.ReLU: _relu,
+    nn.SiLU: _silu,
+    nn.Tanh: _tanh,
+    nn.ELU: _elu,
+    nn.GELU: _gelu,
 }
 
 
@@ -41,6 +75,26 @@ def mlp(sizes: Sequence[int], activation_name: str = "relu", layer_norm: bool = 
                 layers.append(nn.LayerNorm(fan_out))
             layers.append(activation(activation_name))
     return nn.Sequential(*layers)
+
+
+def input_gradient(network: nn.Sequential, inputs: Tensor) -> Tensor:
+    """Gradient of a scalar perceptron of :func:`mlp` with respect to its input, ``(B, in) -> (B, in)``.
+
+    Written out layer by layer, so that a loss on it is differentiated by an ordinary backward pass: no graph of a
+    graph, which can be neither compiled nor batched.
+    """
+    slopes, hidden = [], inputs
+    for layer in list(network)[:-1]:
+        if isinstance(layer, nn.Linear):
+            hidden = layer(hidden)
+        else:
+            hidden, slope = VALUE_AND_SLOPE[type(layer)](hidden)
+            slopes.append(slope)
+    linears = [layer for layer in network if isinstance(layer, nn.Linear)]
+    gradient = linears[-1].weight.expand(len(inputs), -1)
+    for layer, slope in zip(reversed(linears[:-1]), reversed(slopes), strict=True):
+        gradient = (gradient * slope) @ layer.weight
+    return gradient
 
 
 class EnsembleLinear(nn.Module):

@@ -86,39 +86,68 @@ class Policy(nn.Module):
         location, scale = self(observation)
         return TanhNormal(location, scale, low=self.action_low, high=self.action_high)
 
+    def squash(self, raw: Tensor) -> Tensor:
+        """Map unbounded numbers ``(..., action_size)`` into the action bounds."""
+        centre = 0.5 * (self.action_high + self.action_low)
+        return centre + 0.5 * (self.action_high - self.action_low) * torch.tanh(raw)
+
     def mean_action(self, observation: Tensor) -> Tensor:
         """Squashed location: the action a deterministic evaluation takes, ``(..., action_size)``."""
         location, _ = self(observation)
-        centre = 0.5 * (self.action_high + self.action_low)
-        return centre + 0.5 * (self.action_high - self.action_low) * torch.tanh(location)
+        return self.squash(location)
 
     @torch.no_grad()
-    def act(self, observation: Tensor, deterministic: bool = True, generator: torch.Generator | None = None) -> Tensor:
-        """Actions for raw observations ``(..., observation_size)``, without gradients."""
-        if deterministic:
-            return self.mean_action(observation)
-        location, scale = self(observation)
-        noise = torch.randn(location.shape, generator=generator, device=location.device, dtype=location.dtype)
-        centre = 0.5 * (self.action_high + self.action_low)
-        return centre + 0.5 * (self.action_high - self.action_low) * torch.tanh(location + scale * noise)
+    def act(
+        self,
+        observation: Tensor,
+        deterministic: bool = True,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Actions for raw observations ``(..., observation_size)``, without gradients.
 
-    def sample(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            observation: ``(..., observation_size)``.
+            deterministic: take the mean action instead of a sample.
+            generator: source of a sample's noise.
+            noise: a sample's standard normal noise ``(..., action_size)``, drawn elsewhere.
+        """
+        location, scale = self(observation)
+        if deterministic:
+            return self.squash(location)
+        if noise is None:
+            noise = torch.randn(location.shape, generator=generator, device=location.device, dtype=location.dtype)
+        return self.squash(location + scale * noise)
+
+    def sample(self, observation: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reparameterised action ``(..., action_size)`` and its log-density ``(...)``."""
         location, scale = self(observation)
-        noise = torch.randn_like(location)
+        return self.reparameterize(location, scale, torch.randn_like(location) if noise is None else noise)
+
+    def reparameterize(self, location: Tensor, scale: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`sample` from what :meth:`forward` returned and standard normal noise, all ``(..., action_size)``."""
         raw = location + scale * noise
-        half_range = 0.5 * (self.action_high - self.action_low)
-        action = 0.5 * (self.action_high + self.action_low) + half_range * torch.tanh(raw)
-        # log(1 - tanh(x)^2) written so that it neither over- nor underflows
-        log_slope = 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw)) + half_range.log()
         log_density = -0.5 * (noise.square() + math.log(2.0 * math.pi)) - scale.log()
-        return action, (log_density - log_slope).sum(dim=-1)
+        return self.squash(raw), (log_density - self._log_slope(raw)).sum(dim=-1)
 
     def log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """Log-density of recorded actions, ``(...)``; actions on a bound count as just inside it."""
-        margin = BOUND_MARGIN * (self.action_high - self.action_low)
-        inside = torch.minimum(torch.maximum(action, self.action_low + margin), self.action_high - margin)
-        return self.distribution(observation).log_prob(inside)
+        location, scale = self(observation)
+        return self.log_density(location, scale, action)
+
+    def log_density(self, location: Tensor, scale: Tensor, action: Tensor) -> Tensor:
+        """:meth:`log_prob` from what :meth:`forward` returned."""
+        share = ((action - self.action_low) / (self.action_high - self.action_low)).clamp(
+            BOUND_MARGIN, 1.0 - BOUND_MARGIN
+        )
+        raw = torch.atanh(2.0 * share - 1.0)
+        log_density = -0.5 * (((raw - location) / scale).square() + math.log(2.0 * math.pi)) - scale.log()
+        return (log_density - self._log_slope(raw)).sum(dim=-1)
+
+    def _log_slope(self, raw: Tensor) -> Tensor:
+        """Logarithm of the derivative of :meth:`squash`, written so that it neither over- nor underflows."""
+        half_range = 0.5 * (self.action_high - self.action_low)
+        return 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw)) + half_range.log()
 
     def actor(self) -> ProbabilisticActor:
         """The same parameters as a TorchRL actor (keys ``observation`` -> ``action``) for TorchRL's losses."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.networks import mlp
+from zoo.networks import input_gradient, mlp
 from zoo.normalizer import Normalizer
 
 
@@ -70,6 +70,10 @@ class RewardModel(nn.Module):
     def raw(self, features: Tensor) -> Tensor:
         """Unscaled reward ``(...)`` of features ``(..., F)``."""
         return self.network(features).squeeze(-1)
+
+    def raw_gradient(self, features: Tensor) -> Tensor:
+        """Gradient of :meth:`raw` with respect to the features, ``(B, F)``."""
+        return input_gradient(self.network, features)
 
     def forward(self, observation: Tensor, action: Tensor, next_observation: Tensor) -> Tensor:
         """Standardised, clipped reward ``(...)`` of transitions ``(..., D), (..., A), (..., D)``."""

@@ -91,31 +91,37 @@ class Simulator(nn.Module):
             ``uncertainty`` ``(B,)`` if asked for.
         """
         info: dict[str, Tensor] = {}
-        if with_uncertainty or deterministic:
+        if deterministic:
             means, log_variances = self.transition(observation, action)
-            stds = (0.5 * log_variances).exp()
+            delta = means.mean(dim=0)
             if with_uncertainty:
-                info["uncertainty"] = self._measure(means, stds)
-            if deterministic:
-                delta = means.mean(dim=0)
-            else:
-                # The member is drawn first; only its mean and deviation are gathered and sampled.
-                rows = torch.arange(len(observation), device=observation.device)
-                members = torch.randint(
-                    self.transition.members, rows.shape, generator=generator, device=observation.device
-                )
-                delta = self._sample(means[members, rows], stds[members, rows], generator)
+                info["uncertainty"] = self._measure(means, (0.5 * log_variances).exp())
+            next_observation = self.transition.next_observation(observation, delta)
+        elif with_uncertainty:
+            members, noise = self.draw(observation, generator)
+            next_observation, info["uncertainty"] = self.advance(observation, action, members, noise)
         else:
             mean, log_variance = self.transition.drawn(observation, action, generator)
-            delta = self._sample(mean, (0.5 * log_variance).exp(), generator)
-        next_observation = self.transition.next_observation(observation, delta)
+            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            next_observation = self.transition.next_observation(observation, mean + (0.5 * log_variance).exp() * noise)
         reward = self.reward(observation, action, next_observation)
         return next_observation, reward, self.termination(next_observation), info
 
-    @staticmethod
-    def _sample(mean: Tensor, std: Tensor, generator: torch.Generator | None) -> Tensor:
-        noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return mean + std * noise
+    def draw(self, observation: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Random numbers of one step for ``B`` rows: the member that moves each, ``(B,)``, and its noise ``(B, D)``."""
+        device = observation.device
+        members = torch.randint(self.transition.members, observation.shape[:1], generator=generator, device=device)
+        return members, torch.randn(observation.shape, generator=generator, device=device, dtype=observation.dtype)
+
+    @torch.no_grad()
+    def advance(self, observation: Tensor, action: Tensor, members: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Next observation ``(B, D)`` and uncertainty ``(B,)`` for the random numbers of :meth:`draw`."""
+        means, log_variances = self.transition(observation, action)
+        stds = (0.5 * log_variances).exp()
+        # The member is drawn first; only its mean and deviation are gathered and sampled.
+        rows = torch.arange(len(observation), device=observation.device)
+        delta = means[members, rows] + stds[members, rows] * noise
+        return self.transition.next_observation(observation, delta), self._measure(means, stds)
 
     @torch.no_grad()
     def calibrate_uncertainty(self, observation: Tensor, action: Tensor, chunk: int = 8192) -> None:

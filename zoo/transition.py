@@ -90,8 +90,16 @@ class TransitionModel(nn.Module):
         log_variance = self.log_variance_min + functional.softplus(log_variance - self.log_variance_min)
         return mean, log_variance
 
+    def deal(self, rows: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
+        """Random order in which :meth:`drawn` deals ``rows`` rows to the members, ``(E * ceil(rows / E),)``."""
+        return torch.randperm(-(-rows // self.members) * self.members, generator=generator, device=device)
+
     def drawn(
-        self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
+        self,
+        observation: Tensor,
+        action: Tensor,
+        generator: torch.Generator | None = None,
+        order: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict each row with one member drawn for it, computing no other member's prediction.
 
@@ -102,14 +110,15 @@ class TransitionModel(nn.Module):
             observation: ``(B, D)``.
             action: ``(B, A)``.
             generator: source of the draw.
+            order: the draw itself, from :meth:`deal`.
 
         Returns:
             Mean and log-variance of the standardised difference, each ``(B, D)``.
         """
         rows = observation.shape[0]
-        block = -(-rows // self.members)
-        order = torch.randperm(block * self.members, generator=generator, device=observation.device)
-        dealt = (order % rows).view(self.members, block)
+        if order is None:
+            order = self.deal(rows, generator, observation.device)
+        dealt = (order % rows).view(self.members, -1)
         mean, log_variance = self(observation[dealt], action[dealt])
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))[:rows]
         return mean.flatten(0, 1)[place], log_variance.flatten(0, 1)[place]

@@ -33,6 +33,7 @@ TINY = [
     "--simulator.model.reward_hidden_sizes=[8]",
     "--simulator.model.starts=8",
     "--policy.updates=100",
+    "--policy.model.compile=never",
     "--policy.expert_rows=16",
     "--policy.all_rows=16",
     "--policy.model.batch_size=16",

@@ -10,7 +10,10 @@ from tensordict import TensorDict
 
 from lit_modules.offsim import OffSim
 from lit_modules.proposals import ActionProposal, RecordedActions
-from lit_modules.rows import bootstrap_weights
+from lit_modules.random_stream import RandomStream
+from lit_modules.rows import bootstrap_weights, pick_alive
+from zoo.networks import input_gradient, mlp
+from zoo.policy import Policy
 
 
 def make(**changes: object) -> OffSim:
@@ -49,20 +52,23 @@ def batches(module: OffSim, rows: int = 12) -> dict[str, TensorDict]:
     return {"expert": stream, "all": table(rows), "diverse": table(rows)}
 
 
-def rollouts(rows: int = 20) -> TensorDict:
-    return TensorDict(
-        {
-            "observation": torch.randn(rows, 3),
-            "action": torch.rand(rows, 2),
-            "next_observation": torch.randn(rows, 3),
-        },
-        batch_size=[rows],
-    )
+def rollouts(rows: int = 20) -> dict[str, torch.Tensor]:
+    return {
+        "observation": torch.randn(rows, 3),
+        "action": torch.rand(rows, 2),
+        "next_observation": torch.randn(rows, 3),
+        "alive": torch.rand(rows) < 0.7,
+    }
+
+
+def one_update(module: OffSim, rows: dict[str, TensorDict]) -> dict[str, torch.Tensor]:
+    dealt = module.deal({name: stream.unsqueeze(0) for name, stream in rows.items()})
+    return {name: column[0] for name, column in dealt.items()}
 
 
 def test_reward_loss_is_the_sum_of_its_parts() -> None:
     module = make(margin_weight=0.5, margin=0.7, gradient_penalty_weight=3.0, l2_weight=0.2)
-    loss, parts = module.reward_loss(batches(module), rollouts())
+    loss, parts = module.reward_objective(module.draw(batches(module)), rollouts())
     expected = (
         parts["reward/rollout"]
         - parts["reward/expert"]
@@ -76,7 +82,7 @@ def test_reward_loss_is_the_sum_of_its_parts() -> None:
 def test_margin_is_the_mean_shortfall() -> None:
     module = make(margin_weight=1.0, margin=0.3)
     rows = batches(module)
-    _, parts = module.reward_loss(rows, rollouts())
+    _, parts = module.reward_objective(module.draw(rows), rollouts())
 
     def raw(stream: TensorDict) -> torch.Tensor:
         return module.reward.raw(
@@ -91,35 +97,69 @@ def test_gradient_penalty_of_a_linear_reward_by_hand() -> None:
     module = make(gradient_penalty_target=1.0)
     weight = torch.zeros(1, 8)
     weight[0, :2] = torch.tensor([3.0, 4.0])
-    module.reward.network = torch.nn.Linear(8, 1)
+    module.reward.network = torch.nn.Sequential(torch.nn.Linear(8, 1))
     with torch.no_grad():
-        module.reward.network.weight.copy_(weight)
-    penalty = module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8))
+        module.reward.network[0].weight.copy_(weight)
+    penalty = module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8), torch.rand(6, 1))
     assert float(penalty.detach()) == pytest.approx((5.0 - 1.0) ** 2, rel=1e-5)
-    module.reward.network.weight.data.mul_(0.1)  # slope 0.5, below the target: nothing to pay
-    assert float(module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8)).detach()) == 0.0
+    module.reward.network[0].weight.data.mul_(0.1)  # slope 0.5, below the target: nothing to pay
+    assert float(module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8), torch.rand(6, 1)).detach()) == 0.0
 
 
 def test_gradient_penalty_trains_the_reward() -> None:
     module = make(gradient_penalty_target=0.0)
-    module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8)).backward()
+    module.gradient_penalty(torch.randn(6, 8), torch.randn(6, 8), torch.rand(6, 1)).backward()
     gradient = module.reward.network[0].weight.grad
     assert gradient is not None and float(gradient.abs().sum()) > 0
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "tanh", "elu", "gelu"])
+def test_input_gradient_written_out_equals_autograd_and_so_does_its_own_gradient(activation: str) -> None:
+    torch.manual_seed(0)
+    network = mlp([5, 7, 6, 1], activation).double()
+    inputs = torch.randn(9, 5, dtype=torch.double, requires_grad=True)
+    (expected,) = torch.autograd.grad(network(inputs).sum(), inputs, create_graph=True)
+    written = input_gradient(network, inputs)
+    torch.testing.assert_close(written, expected)
+    parameters = list(network.parameters())[:-1]  # the last bias moves no gradient
+    second = [
+        torch.autograd.grad(each.norm(dim=-1).sum(), parameters, allow_unused=True) for each in (written, expected)
+    ]
+    for ours, theirs, parameter in zip(*second, parameters, strict=True):
+        zero = torch.zeros_like(parameter)
+        torch.testing.assert_close(zero if ours is None else ours, zero if theirs is None else theirs)
+
+
+def test_rows_are_picked_among_the_living_alone() -> None:
+    alive = torch.tensor([False, True, False, True, True])
+    rollouts = {"observation": torch.arange(5), "alive": alive}
+    picked = pick_alive(rollouts, torch.linspace(0.0, 1.0, 3000))["observation"]
+    assert {int(row): int((picked == row).sum()) for row in picked.unique()} == pytest.approx(
+        {1: 1000, 3: 1000, 4: 1000}, abs=2
+    )
+
+
+def test_every_proposal_is_dealt_as_often_as_configured() -> None:
+    low, high = torch.tensor([-1.0]), torch.tensor([1.0])
+    policy = Policy(3, [-1.0], [1.0], (8,))
+    proposal = ActionProposal({"dataset": 1.0, "cloning": 2.0, "cloning_noise": 1.0}, low, high, policy, 0.1)
+    way = proposal.draw(2, 40_000, RandomStream(0, "test"))["way"]
+    shares = (torch.bincount(way, minlength=4) / len(way)).tolist()
+    assert shares == pytest.approx([0.25, 0.5, 0.25, 0.0], abs=0.01)
 
 
 def test_likelihood_by_hand() -> None:
     module = make(adversarial_weight=0.0, entropy_weight=0.0)
     rows = batches(module, rows=9)
-    _, parts = module.transition_loss(rows, None)
-    dealt = module._deal_to_members(rows)
+    dealt = one_update(module, rows)
+    _, parts = module.transition_objective(dealt)
     mean, log_variance = module.transition(dealt["observation"], dealt["action"])
-    total, weight_sum = 0.0, 0.0
-    weights = bootstrap_weights(dealt["row"], 3)
+    total, weight_sum, weights = 0.0, 0.0, dealt["weight"]
     for member in range(3):
         for row in range(mean.shape[1]):
             each = []
             for feature in range(3):
-                target = dealt["next", "observation"][member, row, feature] - dealt["observation"][member, row, feature]
+                target = dealt["next_observation"][member, row, feature] - dealt["observation"][member, row, feature]
                 variance = math.exp(float(log_variance[member, row, feature]))
                 error = float(mean[member, row, feature] - target)
                 each.append(0.5 * (math.log(variance) + error**2 / variance))
@@ -130,12 +170,14 @@ def test_likelihood_by_hand() -> None:
 
 def test_entropy_term_widens_and_adversarial_term_reaches_the_transition() -> None:
     module = make(likelihood_weight=0.0, adversarial_weight=0.0, entropy_weight=1.0)
-    loss, _ = module.transition_loss(batches(module), rollouts())
+    rows = batches(module)
+    loss, _ = module.transition_objective(one_update(module, rows), module.draw(rows), rollouts())
     loss.backward()
     # More variance in every feature lowers the loss
     assert bool((module.transition.network.layers[-1].bias.grad[..., 3:] < 0).all())
     module = make(likelihood_weight=0.0, adversarial_weight=1.0, entropy_weight=0.0)
-    loss, parts = module.transition_loss(batches(module), rollouts())
+    rows = batches(module)
+    loss, parts = module.transition_objective(one_update(module, rows), module.draw(rows), rollouts())
     loss.backward()
     assert float(module.transition.network.layers[0].weight.grad.abs().sum()) > 0
     assert "transition/own_reward" in parts
@@ -145,8 +187,7 @@ def test_roll_outs_follow_recorded_actions_and_stop_with_the_episode() -> None:
     module = make(starts=4, horizon=4, expert_start_share=1.0)
     stream = table(6, episode_length=3)
     module.recorded = RecordedActions([stream])
-    rows = {"expert": stream[torch.tensor([0, 1, 2, 5])], "all": stream}
-    rolled = module.roll_out(module._starts(rows))
+    rolled = module.roll_out(stream[torch.tensor([0, 1, 2, 5])])
     # From steps 0, 1, 2 and 2 of episodes of three steps there are 3 + 2 + 1 + 1 recorded actions left
     assert len(rolled) == 7
     torch.testing.assert_close(rolled["action"][:4], stream["action"][torch.tensor([0, 1, 2, 5])])
@@ -155,15 +196,15 @@ def test_roll_outs_follow_recorded_actions_and_stop_with_the_episode() -> None:
 def test_roll_outs_stop_at_terminal_states() -> None:
     module = make(starts=5, horizon=4, proposal={"uniform": 1.0}, expert_start_share=1.0)
     module.termination.forward = lambda observation: torch.ones(len(observation), dtype=torch.bool)  # type: ignore[method-assign]
-    rows = batches(module)
-    assert len(module.roll_out(module._starts(rows))) == 5
+    assert len(module.roll_out(batches(module)["expert"][:5])) == 5
 
 
 def test_recorded_actions_never_cross_an_episode_or_a_table() -> None:
     first, second = table(4, episode_length=2), table(3)
     recorded = RecordedActions([first, second])
-    _, running = recorded.following(torch.arange(7), 1)
-    assert running.tolist() == [True, False, True, False, True, True, False]
+    actions, running = recorded.following(torch.arange(7), 2)
+    assert running.tolist() == [[True] * 7, [True, False, True, False, True, True, False]]
+    torch.testing.assert_close(actions[1][running[1]], torch.cat([first["action"][[1, 3]], second["action"][[1, 2]]]))
 
 
 def test_bootstrap_is_a_fixed_sample_of_its_own_for_each_member() -> None:
@@ -202,6 +243,6 @@ def test_learning_rate_decays_over_the_pretraining_only() -> None:
     module = make(pretraining_updates=100, transition_learning_rate=1.0, transition_final_rate=0.1)
     optimizer = torch.optim.SGD(module.transition.parameters(), lr=5.0)
     for updates, expected in ((0, 1.0), (50, 0.55), (100, 0.1), (300, 0.1)):
-        module.updates.fill_(updates)
+        module.updates = updates
         module._decay_rate(optimizer)
         assert optimizer.param_groups[0]["lr"] == pytest.approx(expected)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from tensordict import TensorDict
 
+from lit_modules.compilation import compiler_at_hand
 from lit_modules.simulator_sac import SimulatorSAC, simulator_return
 from zoo import Policy, Simulator
 from zoo.reward import RewardModel
@@ -84,36 +87,39 @@ def make(folder: Path, offset: float = 0.0, **changes: object) -> SimulatorSAC:
 
 
 def rows() -> dict[str, TensorDict]:
-    return {"expert": table(16), "all": table(16)}
+    return {"expert": table(16).unsqueeze(0), "all": table(16).unsqueeze(0)}
+
+
+def first(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value[0] for name, value in inputs.items()}
 
 
 def test_half_of_a_batch_is_recorded_and_half_of_that_expert(tmp_path: Path) -> None:
     module = make(tmp_path)
     module.roll_out()
     given = rows()
-    batch = module.mixed_batch(given)
-    assert len(batch) == 16
-    assert torch.equal(batch["observation"][8:12], given["expert"]["observation"][:4])
-    assert torch.equal(batch["observation"][12:], given["all"]["observation"][:4])
+    observation = module.draw(given)["observation"]
+    assert observation.shape == (1, 16, SIZE)
+    assert torch.equal(observation[0, 8:12], given["expert"]["observation"][0, :4])
+    assert torch.equal(observation[0, 12:], given["all"]["observation"][0, :4])
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_share_of_recorded_rows_is_configurable(tmp_path: Path, share: float) -> None:
     module = make(tmp_path, real_share=share)
     module.roll_out()
-    batch = module.mixed_batch(rows())
-    assert int((batch["uncertainty"] == 0).sum()) >= round(share * 16)
-    assert len(batch) == 16
+    batch = first(module.draw(rows()))
+    assert int((batch["uncertainty"] == 0).sum()) == round(share * 16)
+    assert all(len(value) == 16 for value in batch.values())
 
 
 def test_rewards_are_computed_when_a_batch_is_drawn(tmp_path: Path) -> None:
     module = make(tmp_path, reward_scale=0.5)
     module.roll_out()
-    batch = module.mixed_batch(rows())
-    reward = module.simulator.reward(batch["observation"], batch["action"], batch["next", "observation"])
-    ended = batch["next", "terminated"].float()
-    expected = 0.5 * reward.unsqueeze(-1) + 0.99 * ended * module.end_value
-    torch.testing.assert_close(batch["next", "reward"], expected)
+    batch = first(module.draw(rows()))
+    reward = module.simulator.reward(batch["observation"], batch["action"], batch["next_observation"])
+    expected = 0.5 * reward + 0.99 * batch["terminated"] * module.end_value
+    torch.testing.assert_close(module.batch_reward(batch), expected)
 
 
 def test_ending_is_worth_the_lowest_possible_return(tmp_path: Path) -> None:
@@ -126,17 +132,16 @@ def test_ending_is_worth_the_lowest_possible_return(tmp_path: Path) -> None:
 def test_a_constant_added_to_the_reward_moves_all_targets_alike(tmp_path: Path, offset: float) -> None:
     """So it cannot change which policy is best: dying pays no more under a negative reward than a positive one."""
     plain, shifted = make(tmp_path), make(tmp_path, offset=offset)
-    given = {"expert": table(16), "all": table(16)}
+    given = rows()
     targets = []
     for module in (plain, shifted):
-        torch.manual_seed(5)
         module.roll_out()
-        batch = module.mixed_batch(given)
-        ended = batch["next", "terminated"].squeeze(-1).float()
+        batch = first(module.draw(given))
+        ended = batch["terminated"]
         assert 0 < float(ended.sum()) < len(ended)
         # A bootstrapped value moves by the shift of a whole discounted return
         moved = 0.1 * (offset if module is shifted else 0.0) / (1 - 0.99)
-        targets.append(batch["next", "reward"].squeeze(-1) + 0.99 * (1 - ended) * moved)
+        targets.append(module.batch_reward(batch) + 0.99 * (1 - ended) * moved)
     difference = targets[1] - targets[0]
     torch.testing.assert_close(difference, torch.full_like(difference, 0.1 * offset / (1 - 0.99)), atol=2e-3, rtol=1e-3)
 
@@ -162,14 +167,10 @@ def test_roll_outs_end_where_the_simulator_cannot_be_trusted(tmp_path: Path) -> 
 def test_uncertainty_penalty_is_in_units_of_the_median_on_data(tmp_path: Path) -> None:
     module, penalised = make(tmp_path), make(tmp_path, uncertainty_weight=2.0)
     given = rows()
-    rewards = []
-    for each in (module, penalised):
-        torch.manual_seed(5)
-        each.roll_out()
-        torch.manual_seed(6)
-        rewards.append(each.mixed_batch(given))
-    expected = 0.1 * 2.0 * rewards[0]["uncertainty"] / module.uncertainty_unit
-    difference = (rewards[0]["next", "reward"] - rewards[1]["next", "reward"]).squeeze(-1)
+    module.roll_out()
+    batch = first(module.draw(given))
+    expected = 0.1 * 2.0 * batch["uncertainty"] / module.uncertainty_unit
+    difference = module.batch_reward(batch) - penalised.batch_reward(batch)
     torch.testing.assert_close(difference, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -181,7 +182,7 @@ def test_the_simulator_is_frozen(tmp_path: Path) -> None:
     module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
     optimizer = module.configure_optimizers()
     policy = [parameter.clone() for parameter in module.policy.network.parameters()]
-    module.update(optimizer, rows())
+    module.update(optimizer, first(module.draw(rows())))
     assert all(torch.equal(value, before[name]) for name, value in module.simulator.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(policy, module.policy.network.parameters(), strict=True))
     optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -193,7 +194,7 @@ def test_policy_that_comes_out_is_the_running_average(tmp_path: Path) -> None:
     module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
     module.roll_out()
     before = [parameter.clone() for parameter in module.averaged_policy.network.parameters()]
-    module.update(module.configure_optimizers(), rows())
+    module.update(module.configure_optimizers(), first(module.draw(rows())))
     for start, average, current in zip(
         before, module.averaged_policy.network.parameters(), module.policy.network.parameters(), strict=True
     ):
@@ -235,3 +236,28 @@ def test_data_with_other_spaces_is_refused(tmp_path: Path) -> None:
         make(tmp_path, observation_size=5)
     with pytest.raises(ValueError, match="upper action bounds"):
         make(tmp_path, observation_size=SIZE, action_low=[-1.0, -1.0], action_high=[2.0, 2.0])
+
+
+needs_compiler = pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
+
+
+def trained(module: Any, given: list[dict[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Losses of an update per set of rows, and the parameters they lead to."""
+    module.manual_backward = lambda loss: loss.backward()
+    optimizer = module.configure_optimizers()
+    module.roll_out()
+    losses = []
+    for each in given:
+        inputs = {name: value[0] for name, value in module.draw(each).items()}
+        logged = module.update(optimizer, inputs)
+        losses.append(torch.stack([logged["loss_actor"], logged["loss_qvalue"], logged["cloning"]]))
+    return losses, [value.detach() for value in module.state_dict().values()]
+
+
+@needs_compiler
+def test_twenty_compiled_updates_equal_twenty_plain_ones(tmp_path: Path) -> None:
+    plain, fast = make(tmp_path), make(tmp_path, compile="always")
+    given = [rows() for _ in range(20)]
+    for ours, theirs in zip(trained(plain, copy.deepcopy(given)), trained(fast, given), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

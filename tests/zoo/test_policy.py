@@ -34,6 +34,13 @@ def test_sampled_log_density_equals_that_of_the_distribution(policy: Policy) -> 
     assert int(inside.sum()) > 25
 
 
+def test_log_density_of_recorded_actions_equals_that_of_the_distribution(policy: Policy) -> None:
+    observation = torch.randn(50, 5)
+    inside = policy.action_low + (0.01 + 0.98 * torch.rand(50, 2)) * (policy.action_high - policy.action_low)
+    expected = policy.distribution(observation).log_prob(inside)
+    torch.testing.assert_close(policy.log_prob(observation, inside), expected, atol=1e-3, rtol=1e-3)
+
+
 def test_log_density_of_actions_on_the_bound_is_finite(policy: Policy) -> None:
     observation = torch.randn(4, 5)
     on_bound = policy.action_high.expand(4, 2)

@@ -1,0 +1,57 @@
+"""``torch.compile`` for the hot functions of the methods."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+CHOICES = ("auto", "always", "never")
+
+
+def compiler_at_hand() -> bool:
+    """Whether a C++ compiler is found, which ``torch.compile`` needs."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+
+
+def compiled(function: Function, choice: str) -> Function:
+    """The function, compiled on its first call if the choice is ``always``, or ``auto`` and there is a compiler.
+
+    With ``auto``, a compilation that fails leaves a warning and the function as it was.
+
+    Raises:
+        ValueError: if the choice is another, or ``always`` and there is no compiler.
+    """
+    if choice not in CHOICES:
+        raise ValueError(f"unknown choice {choice!r} for compile: choose {', '.join(CHOICES)}")
+    if choice == "always" and not compiler_at_hand():
+        raise ValueError("compile: always needs a C++ compiler such as g++; install one or choose auto or never")
+    if choice == "never" or not compiler_at_hand():
+        return function
+    fast = cast(Function, torch.compile(function))
+    return fast if choice == "always" else _or_else(fast, function)
+
+
+def _or_else(fast: Function, plain: Function) -> Function:
+    """``fast`` until it cannot be compiled, then ``plain`` for good."""
+    chosen = fast
+
+    @functools.wraps(plain)
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal chosen
+        try:
+            return chosen(*arguments, **named)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            if chosen is plain:
+                raise
+            warnings.warn(f"torch.compile failed, continuing without it: {error}", stacklevel=2)
+            chosen = plain
+            return plain(*arguments, **named)
+
+    return cast(Function, call)
