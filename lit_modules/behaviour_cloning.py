@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 
+from lit_modules.method import Conversation, Descend, Method
 from lit_modules.rows import require_streams
 from zoo.policy import Policy
 
@@ -33,7 +32,7 @@ def cloning_loss(policy: Policy, location: Tensor, scale: Tensor, action: Tensor
     raise ValueError(f"unknown form of cloning {form!r}: choose mse or log_likelihood")
 
 
-class BehaviourCloning(lightning.LightningModule):
+class BehaviourCloning(Method):
     r"""Minimise :math:`E_{D_E}[-\log \pi(a|s)]` or :math:`E_{D_E}[\|\pi(s) - a\|^2]`.
 
     Args:
@@ -63,7 +62,6 @@ class BehaviourCloning(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.automatic_optimization = False
         self.form = form
         self.policy = Policy(
             observation_size,
@@ -90,19 +88,19 @@ class BehaviourCloning(lightning.LightningModule):
             fused=True,
         )
 
-    def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
-        optimizer = cast(LightningOptimizer, self.optimizers())
+    def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         losses = []
         for rows in batch["expert"].unbind(0):
-            location, scale = self.policy(rows["observation"])
-            loss = cloning_loss(self.policy, location, scale, rows["action"], self.form)
-            optimizer.optimizer.zero_grad(set_to_none=True)
-            self.manual_backward(loss)
-            optimizer.optimizer.step()
-            losses.append(loss.detach())
-        optimizer.optimizer.zero_grad(set_to_none=True)
-        optimizer.step()  # counts this step for Lightning; there is no gradient left to apply
-        self.log("train/loss", torch.stack(losses).mean(), prog_bar=True)
+            parts = yield Descend("objective", (rows["observation"], rows["action"]))
+            losses.append(parts["loss"])
+            self.updates += 1
+        return {"loss": torch.stack(losses).mean()}
+
+    def objective(self, observation: Tensor, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of demonstrated transitions ``(B, ...)``."""
+        location, scale = self.policy(observation)
+        loss = cloning_loss(self.policy, location, scale, action, self.form)
+        return loss, {"loss": loss.detach()}
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         held_out = batch.get("expert_held_out")

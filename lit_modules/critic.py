@@ -76,15 +76,18 @@ class QNetwork(nn.Module):
         return hidden.squeeze(-1)
 
 
+def flat(layers: Layers) -> list[Tensor]:
+    """All tensors of layers in a list."""
+    return [tensor for layer in layers for tensor in layer]
+
+
 class ForeachSoftUpdate(SoftUpdate):
     """TorchRL's ``SoftUpdate`` of a :class:`BatchedSACLoss`, all parameters in one call."""
 
     @torch.no_grad()
     def step(self) -> None:
         loss: BatchedSACLoss = self.loss_module
-        targets = [tensor for layer in loss.target_layers() for tensor in layer]
-        sources = [tensor for layer in loss.critic_layers() for tensor in layer]
-        torch._foreach_lerp_(targets, sources, 1.0 - self.eps)
+        torch._foreach_lerp_(flat(loss.target_layers()), flat(loss.critic_layers()), 1.0 - self.eps)
 
 
 class BatchedSACLoss(SACLoss):

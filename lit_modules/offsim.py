@@ -17,25 +17,21 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as functional
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules import diagnostics
-from lit_modules.compilation import compiled
+from lit_modules.method import Compute, Conversation, Descend, Follow, Method
 from lit_modules.proposals import ActionProposal, RecordedActions
-from lit_modules.random_stream import RandomStream
 from lit_modules.rows import (
     bootstrap_weights,
     concatenate,
     draw_starts,
-    gradient_norm,
     pick_alive,
     require_streams,
 )
@@ -51,10 +47,10 @@ PER_STEP = ("recorded", "running", "uniform", "cloned_noise", "added_noise", "or
 OWN_ROWS = 256  # transitions in the adversarial term of one update
 
 
-class OffSim(lightning.LightningModule):
+class OffSim(Method):
     """Train a Simulator from expert demonstrations and, for OffSim+, diverse data.
 
-    One ``training_step`` is as many updates as the batch has leading rows. The first ``pretraining_updates`` fit
+    The first ``pretraining_updates`` fit
     the transition model by likelihood alone; then reward and transition steps alternate.
 
     Args:
@@ -98,6 +94,8 @@ class OffSim(lightning.LightningModule):
             is a C++ compiler. It takes a minute at first, and less when it finds the last run's work in its cache.
     """
 
+    remedy = "Lower the learning rates or the adversarial weight, or check the data with a smaller range."
+
     def __init__(
         self,
         observation_size: int,
@@ -139,7 +137,6 @@ class OffSim(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.automatic_optimization = False
         action_size = len(action_low)
         self.transition = TransitionModel(observation_size, action_size, members, transition_hidden_sizes)
         self.reward = RewardModel(
@@ -158,13 +155,9 @@ class OffSim(lightning.LightningModule):
             self.cloned,
             proposal_noise,
         )
-        self.updates = 0
-        self.random = RandomStream(torch.initial_seed(), type(self).__name__)
         self.recorded: RecordedActions | None = None
         self.errors_before_game: dict[str, dict[str, Tensor]] = {}
-        self._advance = compiled(self.advance, compile)
-        self._reward_objective = compiled(self.reward_objective, compile)
-        self._transition_objective = compiled(self.transition_objective, compile)
+        self.compile_functions(compile, "advance", "reward_objective", "transition_objective")
 
     @staticmethod
     def _make_termination(kind: str, task: str | None, observation_size: int) -> TerminationModel:
@@ -184,7 +177,7 @@ class OffSim(lightning.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
         self.recorded = RecordedActions(tables)
-        self.random.place(self.trainer.strategy.root_device, self.trainer.global_rank)
+        self.place_random_numbers()
         if stage != "fit":
             return  # everything below is in the checkpoint
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
@@ -211,8 +204,7 @@ class OffSim(lightning.LightningModule):
 
     # --------------------------------------------------------------------------------------------------- the game
 
-    def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
-        transition_optimizer, reward_optimizer = cast(list[LightningOptimizer], self.optimizers())
+    def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         logged: dict[str, Tensor] = {}
         dealt = self.deal(batch)
         for index in range(batch["all"].shape[0]):
@@ -223,24 +215,24 @@ class OffSim(lightning.LightningModule):
             rollouts: dict[str, Tensor] | None = None
             if game and self.updates % self.hparams["reward_every"] == 0:
                 drawn = self.draw({name: stream[index] for name, stream in batch.items()})
-                rollouts = self.simulate(drawn)
-                loss, parts = self._reward_objective(drawn, rollouts)
-                self._step(reward_optimizer.optimizer, loss, self.reward.parameters(), parts, "reward")
-                self._average_reward()
+                rollouts = yield from self.simulate(drawn)
+                parts = yield Descend(
+                    "reward_objective", (drawn, rollouts), optimizer=1, gradient_norm="reward/gradient_norm"
+                )
                 logged.update(parts)
+                average, current = self.averaged_reward.network.parameters(), self.reward.network.parameters()
+                yield Follow(list(average), list(current), 1.0 - self.hparams["reward_average"])
             if not game or self.updates % self.hparams["transition_every"] == 0:
-                self._decay_rate(transition_optimizer.optimizer)
                 inputs = {name: column[index] for name, column in dealt.items()}
-                loss, parts = self._transition_objective(inputs, drawn, rollouts)
-                self._step(transition_optimizer.optimizer, loss, self.transition.parameters(), parts, "transition")
+                parts = yield Descend(
+                    "transition_objective",
+                    (inputs, drawn, rollouts),
+                    learning_rate=self._transition_rate(),
+                    gradient_norm="transition/gradient_norm",
+                )
                 logged.update(parts)
             self.updates += 1
-        for optimizer in (transition_optimizer, reward_optimizer):
-            optimizer.optimizer.zero_grad(set_to_none=True)
-        transition_optimizer.step()  # counts this training step for Lightning; no gradient is left to apply
-        self._refuse_divergence(logged)
-        self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self.log("updates", float(self.updates), prog_bar=True)
+        return logged
 
     def deal(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
         """Recorded rows for the transition model: a block of its own for each member, with its share of expert rows.
@@ -319,8 +311,7 @@ class OffSim(lightning.LightningModule):
             "noise": self.random.normal(horizon, count, self.transition.observation_size),
         }
 
-    @torch.no_grad()
-    def simulate(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
+    def simulate(self, drawn: dict[str, Tensor]) -> Conversation:
         """Roll-outs in the current model; every row takes every step, and ``alive`` says which of them count.
 
         Args:
@@ -336,7 +327,7 @@ class OffSim(lightning.LightningModule):
             at_step = {name: drawn[name][step] for name in PER_STEP}
             # Recorded actions last as long as their episode
             alive = alive & (at_step["running"] | (drawn["way"] != 0))
-            action, following, ended = self._advance(observation, drawn["way"], at_step)
+            action, following, ended = yield Compute("advance", (observation, drawn["way"], at_step))
             steps.append((observation, action, following, alive))
             alive = alive & ~ended
             observation = following
@@ -363,7 +354,7 @@ class OffSim(lightning.LightningModule):
         Returns:
             observation, action and next_observation, ``(N, ...)``.
         """
-        columns = self.simulate(self.draw_roll_outs(starts))
+        columns = self.run(self.simulate(self.draw_roll_outs(starts)))
         alive = columns.pop("alive")
         return TensorDict({name: column[alive] for name, column in columns.items()}, batch_size=[int(alive.sum())])
 
@@ -472,37 +463,12 @@ class OffSim(lightning.LightningModule):
         following = self._sample(observation, action, drawn["own_order"], drawn["own_noise"])
         return self.reward.raw(self.reward.features(observation, action, following)).mean()
 
-    def _step(
-        self, optimizer: torch.optim.Optimizer, loss: Tensor, parameters: Any, parts: dict[str, Tensor], name: str
-    ) -> None:
-        # The adversarial term reaches the reward's parameters too: each step clears its own gradients first.
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
-        parts[f"{name}/gradient_norm"] = gradient_norm(list(parameters))
-        optimizer.step()
-
-    def _decay_rate(self, optimizer: torch.optim.Optimizer) -> None:
+    def _transition_rate(self) -> float:
+        """Learning rate of the transition model now."""
         final = self.hparams["transition_final_rate"]
         done = min(1.0, self.updates / max(1, self.hparams["pretraining_updates"]))
         share = final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
-        for group in optimizer.param_groups:
-            group["lr"] = share * self.hparams["transition_learning_rate"]
-
-    @torch.no_grad()
-    def _average_reward(self) -> None:
-        share = 1.0 - self.hparams["reward_average"]
-        averaged: list[Tensor] = list(self.averaged_reward.network.parameters())
-        current: list[Tensor] = list(self.reward.network.parameters())
-        torch._foreach_lerp_(averaged, current, share)
-
-    def _refuse_divergence(self, logged: dict[str, Tensor]) -> None:
-        names = [name for name in logged if name.endswith("loss")]
-        if not torch.isfinite(torch.stack([logged[name] for name in names])).all():
-            broken = [name for name in names if not bool(torch.isfinite(logged[name]))]
-            raise FloatingPointError(
-                f"{broken[0]} is not finite after {self.updates} updates; the last checkpoint is still good. "
-                "Lower the learning rates or the adversarial weight, or check the data with a smaller range."
-            )
+        return float(share * self.hparams["transition_learning_rate"])
 
     # -------------------------------------------------------------------------------------------------- validation
 
@@ -558,14 +524,12 @@ class OffSim(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["errors_before_game"] = self.errors_before_game
-        checkpoint["updates"] = self.updates
-        checkpoint["random_state"] = self.random.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.errors_before_game = checkpoint["errors_before_game"]
-        self.updates = checkpoint["updates"]
-        self.random.restore(checkpoint["random_state"])
 
     # ------------------------------------------------------------------------------------------------- what comes out
 
@@ -590,7 +554,7 @@ class OffSim(lightning.LightningModule):
             task=hyper["task"],
         )
         expert = data.expert_train
-        expert = expert[torch.randint(len(expert), (min(rows, len(expert)),))]
+        expert = expert[self.random.integers(len(expert), min(rows, len(expert))).cpu()]
         collected: list[TensorDict] = []
         while sum(len(part) for part in collected) < rows:
             collected.append(
@@ -606,6 +570,6 @@ class OffSim(lightning.LightningModule):
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
         observations = torch.cat([table["observation"] for table in tables])
         actions = torch.cat([table["action"] for table in tables])
-        kept = torch.randint(len(observations), (min(20_000, len(observations)),))
+        kept = self.random.integers(len(observations), min(20_000, len(observations))).cpu()
         simulator.calibrate_uncertainty(observations[kept], actions[kept])
         return simulator.eval().requires_grad_(False)

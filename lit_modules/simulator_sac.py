@@ -14,29 +14,24 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import lightning
 import torch
 import torch.nn.functional as functional
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
 from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.compilation import compiled
-from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, QNetwork
-from lit_modules.random_stream import RandomStream
+from lit_modules.critic import BatchedSACLoss, Layers, QNetwork, flat
+from lit_modules.method import Compute, Conversation, Descend, Follow, Method
 from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
 
-class SimulatorSAC(lightning.LightningModule):
+class SimulatorSAC(Method):
     """Train a policy inside a frozen Simulator.
-
-    One ``training_step`` is as many updates as the batch has leading rows.
 
     Args:
         simulator: file of a Simulator.
@@ -77,6 +72,8 @@ class SimulatorSAC(lightning.LightningModule):
             is a C++ compiler. It takes half a minute at first, and less when it finds the last run's work in its cache.
     """
 
+    remedy = "Lower the learning rates or reward_scale."
+
     def __init__(
         self,
         simulator: str,
@@ -114,7 +111,6 @@ class SimulatorSAC(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.automatic_optimization = False
         self.simulator = Simulator.load(simulator)
         self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
@@ -136,13 +132,10 @@ class SimulatorSAC(lightning.LightningModule):
             fixed_alpha=target_entropy is None,
             target_entropy=-float(self.policy.action_size) if target_entropy is None else target_entropy,
         )
-        self.target_update = ForeachSoftUpdate(self.loss, tau=tau)
-        self.updates = 0
-        self.random = RandomStream(torch.initial_seed(), type(self).__name__)
         self._make_replay()
         self.uncertainty_unit = float(self.simulator.uncertainty_quantile(0.5))
         self.cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
-        self._objective = compiled(self.objective, compile)
+        self.compile_functions(compile, "objective")
 
     def _make_replay(self) -> None:
         self.replay = TensorDictReplayBuffer(
@@ -182,7 +175,7 @@ class SimulatorSAC(lightning.LightningModule):
         require_streams(data, ["expert", "all"])
         self.loss.normalizer.load_state_dict(self.simulator.transition.observation_normalizer.state_dict())
         # The same memory as the networks', so that no transition crosses to the host and back
-        self.random.place(self.trainer.strategy.root_device, self.trainer.global_rank)
+        self.place_random_numbers()
         self._make_replay()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -199,37 +192,34 @@ class SimulatorSAC(lightning.LightningModule):
 
     # ------------------------------------------------------------------------------------------------------ training
 
-    def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
-        optimizer = cast(LightningOptimizer, self.optimizers())
+    def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         logged: dict[str, Tensor] = {}
         count, first, every = batch["all"].shape[0], 0, self.hparams["refresh_every"]
         while first < count:
             if self.updates % every == 0 or len(self.replay) == 0:
-                logged.update(self.roll_out())
+                logged.update((yield from self.roll_out()))
             last = min(count, first + every - self.updates % every)
             inputs = self.draw({name: stream[first:last] for name, stream in batch.items()})
             for index in range(last - first):
-                logged.update(self.update(optimizer.optimizer, {name: rows[index] for name, rows in inputs.items()}))
+                logged.update((yield from self.update({name: rows[index] for name, rows in inputs.items()})))
                 self.updates += 1
                 self._keep_snapshot()
             first = last
-        optimizer.optimizer.zero_grad(set_to_none=True)
-        optimizer.step()  # counts this training step for Lightning; no gradient is left to apply
-        self._refuse_divergence(logged)
-        self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self.log("updates", float(self.updates), prog_bar=True)
+        return logged
 
-    @torch.no_grad()
-    def roll_out(self) -> dict[str, Tensor]:
+    def roll_out(self) -> Conversation:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
         count, horizon = self.hparams["starts"], self.hparams["horizon"]
-        starts = draw_starts(self.trainer.datamodule, count, self.hparams["expert_start_share"], self.random)  # type: ignore[attr-defined]
-        observation = starts["observation"].to(self.device)
-        columns, alive = self.simulate(
-            observation,
-            action_noise=self.random.normal(horizon, count, self.policy.action_size),
-            members=self.random.integers(self.simulator.transition.members, horizon, count),
-            step_noise=self.random.normal(horizon, count, self.policy.observation_size),
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        starts = draw_starts(data, count, self.hparams["expert_start_share"], self.random)
+        columns, alive = yield Compute(
+            "simulate",
+            (
+                starts["observation"].to(self.device),
+                self.random.normal(horizon, count, self.policy.action_size),
+                self.random.integers(self.simulator.transition.members, horizon, count),
+                self.random.normal(horizon, count, self.policy.observation_size),
+            ),
         )
         stored = {name: column[alive] for name, column in columns.items()}
         following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}
@@ -306,20 +296,14 @@ class SimulatorSAC(lightning.LightningModule):
             "expert_action": expert["action"],
         }
 
-    def update(self, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """One step of critics, actor and targets on the inputs of one update."""
-        total, logged = self._objective(inputs, self.loss.critic_layers(), self.loss.target_layers())
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(total)
-        optimizer.step()
-        self.target_update.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.averaged_policy.network.parameters()),
-                list(self.policy.network.parameters()),
-                1.0 - self.hparams["policy_average"],
-            )
-        return logged
+    def update(self, inputs: dict[str, Tensor]) -> Conversation:
+        """One step of critics, actor, targets and running average on the inputs of one update."""
+        critics, targets = self.loss.critic_layers(), self.loss.target_layers()
+        logged = yield Descend("objective", (inputs, critics, targets))
+        yield Follow(flat(targets), flat(critics), self.hparams["tau"])
+        average = list(self.averaged_policy.network.parameters())
+        yield Follow(average, list(self.policy.network.parameters()), 1.0 - self.hparams["policy_average"])
+        return dict(logged)
 
     def objective(
         self, inputs: dict[str, Tensor], critics: Layers, targets: Layers
@@ -351,29 +335,19 @@ class SimulatorSAC(lightning.LightningModule):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         # Cloned, because a slice of the storage would be saved with the whole storage behind it
         stored = self.replay[: len(self.replay)].exclude("index").clone()
         checkpoint["replay"] = stored.to_dict()
-        checkpoint["updates"] = self.updates
-        checkpoint["random_state"] = self.random.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.replay.extend(TensorDict(checkpoint["replay"]).auto_batch_size_(1))
-        self.updates = checkpoint["updates"]
-        self.random.restore(checkpoint["random_state"])
 
     def _keep_snapshot(self) -> None:
         every = self.hparams["snapshot_every"]
         if every > 0 and self.updates % every == 0 and self.trainer.is_global_zero:
             self.averaged_policy.save(Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors")
-
-    def _refuse_divergence(self, logged: dict[str, Tensor]) -> None:
-        values = torch.stack([logged["loss_actor"], logged["loss_qvalue"]])
-        if not torch.isfinite(values).all():
-            raise FloatingPointError(
-                f"a loss is not finite after {self.updates} updates; the last checkpoint is still good. "
-                "Lower the learning rates or reward_scale."
-            )
 
     # ---------------------------------------------------------------------------------------------------- validation
 

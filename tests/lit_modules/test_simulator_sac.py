@@ -90,13 +90,21 @@ def rows() -> dict[str, TensorDict]:
     return {"expert": table(16).unsqueeze(0), "all": table(16).unsqueeze(0)}
 
 
+def optimized(module: SimulatorSAC) -> torch.optim.Optimizer:
+    """Let the module train without a Trainer; its optimiser."""
+    optimizer = module.configure_optimizers()
+    module.optimizers = lambda: SimpleNamespace(optimizer=optimizer)  # type: ignore[method-assign]
+    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
+    return optimizer
+
+
 def first(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value[0] for name, value in inputs.items()}
 
 
 def test_half_of_a_batch_is_recorded_and_half_of_that_expert(tmp_path: Path) -> None:
     module = make(tmp_path)
-    module.roll_out()
+    module.run(module.roll_out())
     given = rows()
     observation = module.draw(given)["observation"]
     assert observation.shape == (1, 16, SIZE)
@@ -107,7 +115,7 @@ def test_half_of_a_batch_is_recorded_and_half_of_that_expert(tmp_path: Path) -> 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_share_of_recorded_rows_is_configurable(tmp_path: Path, share: float) -> None:
     module = make(tmp_path, real_share=share)
-    module.roll_out()
+    module.run(module.roll_out())
     batch = first(module.draw(rows()))
     assert int((batch["uncertainty"] == 0).sum()) == round(share * 16)
     assert all(len(value) == 16 for value in batch.values())
@@ -115,7 +123,7 @@ def test_share_of_recorded_rows_is_configurable(tmp_path: Path, share: float) ->
 
 def test_rewards_are_computed_when_a_batch_is_drawn(tmp_path: Path) -> None:
     module = make(tmp_path, reward_scale=0.5)
-    module.roll_out()
+    module.run(module.roll_out())
     batch = first(module.draw(rows()))
     reward = module.simulator.reward(batch["observation"], batch["action"], batch["next_observation"])
     expected = 0.5 * reward + 0.99 * batch["terminated"] * module.end_value
@@ -135,7 +143,7 @@ def test_a_constant_added_to_the_reward_moves_all_targets_alike(tmp_path: Path, 
     given = rows()
     targets = []
     for module in (plain, shifted):
-        module.roll_out()
+        module.run(module.roll_out())
         batch = first(module.draw(given))
         ended = batch["terminated"]
         assert 0 < float(ended.sum()) < len(ended)
@@ -149,7 +157,7 @@ def test_a_constant_added_to_the_reward_moves_all_targets_alike(tmp_path: Path, 
 def test_nothing_is_stored_after_an_end(tmp_path: Path) -> None:
     module = make(tmp_path, horizon=5)
     module.simulator.termination = EndsAbove(-torch.inf)
-    module.roll_out()
+    module.run(module.roll_out())
     assert len(module.replay) == 10
     assert bool(module.replay[:]["next", "terminated"].all())
 
@@ -157,17 +165,17 @@ def test_nothing_is_stored_after_an_end(tmp_path: Path) -> None:
 def test_roll_outs_end_where_the_simulator_cannot_be_trusted(tmp_path: Path) -> None:
     module = make(tmp_path, horizon=5)
     module.cut = -1.0
-    module.roll_out()
+    module.run(module.roll_out())
     assert len(module.replay) == 10 and bool(module.replay[:]["next", "terminated"].all())
     module = make(tmp_path, horizon=5)
-    module.roll_out()
+    module.run(module.roll_out())
     assert len(module.replay) == 50 and not bool(module.replay[:]["next", "terminated"].any())
 
 
 def test_uncertainty_penalty_is_in_units_of_the_median_on_data(tmp_path: Path) -> None:
     module, penalised = make(tmp_path), make(tmp_path, uncertainty_weight=2.0)
     given = rows()
-    module.roll_out()
+    module.run(module.roll_out())
     batch = first(module.draw(given))
     expected = 0.1 * 2.0 * batch["uncertainty"] / module.uncertainty_unit
     difference = module.batch_reward(batch) - penalised.batch_reward(batch)
@@ -178,23 +186,22 @@ def test_the_simulator_is_frozen(tmp_path: Path) -> None:
     module = make(tmp_path)
     assert not any(parameter.requires_grad for parameter in module.simulator.parameters())
     before = {name: value.clone() for name, value in module.simulator.state_dict().items()}
-    module.roll_out()
-    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
-    optimizer = module.configure_optimizers()
+    module.run(module.roll_out())
+    optimizer = optimized(module)
     policy = [parameter.clone() for parameter in module.policy.network.parameters()]
-    module.update(optimizer, first(module.draw(rows())))
+    module.run(module.update(first(module.draw(rows()))))
     assert all(torch.equal(value, before[name]) for name, value in module.simulator.state_dict().items())
     assert any(not torch.equal(a, b) for a, b in zip(policy, module.policy.network.parameters(), strict=True))
-    optimized = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert optimized.isdisjoint({id(p) for p in module.simulator.parameters()})
+    trained_ids = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert trained_ids.isdisjoint({id(p) for p in module.simulator.parameters()})
 
 
 def test_policy_that_comes_out_is_the_running_average(tmp_path: Path) -> None:
     module = make(tmp_path, policy_average=0.75)
-    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
-    module.roll_out()
+    optimized(module)
+    module.run(module.roll_out())
     before = [parameter.clone() for parameter in module.averaged_policy.network.parameters()]
-    module.update(module.configure_optimizers(), first(module.draw(rows())))
+    module.run(module.update(first(module.draw(rows()))))
     for start, average, current in zip(
         before, module.averaged_policy.network.parameters(), module.policy.network.parameters(), strict=True
     ):
@@ -221,7 +228,7 @@ def test_simulator_return_stops_counting_at_the_end(tmp_path: Path) -> None:
 
 def test_replay_survives_a_checkpoint(tmp_path: Path) -> None:
     module, resumed = make(tmp_path), make(tmp_path)
-    module.roll_out()
+    module.run(module.roll_out())
     checkpoint: dict[str, object] = {}
     module.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "part.ckpt")
@@ -243,13 +250,12 @@ needs_compiler = pytest.mark.skipif(not compiler_at_hand(), reason="torch.compil
 
 def trained(module: Any, given: list[dict[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Losses of an update per set of rows, and the parameters they lead to."""
-    module.manual_backward = lambda loss: loss.backward()
-    optimizer = module.configure_optimizers()
-    module.roll_out()
+    optimized(module)
+    module.run(module.roll_out())
     losses = []
     for each in given:
         inputs = {name: value[0] for name, value in module.draw(each).items()}
-        logged = module.update(optimizer, inputs)
+        logged = module.run(module.update(inputs))
         losses.append(torch.stack([logged["loss_actor"], logged["loss_qvalue"], logged["cloning"]]))
     return losses, [value.detach() for value in module.state_dict().values()]
 

@@ -1,0 +1,172 @@
+"""What all methods share: training as a conversation between an algorithm and whoever carries out its steps.
+
+A method writes its updates down as a generator that yields what is to be computed. Alone, each step is carried out
+at once; many seeds of the same method in lock-step are carried out together (``lit_modules.seeds``), with the very
+same algorithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_modules.compilation import compiled
+from lit_modules.random_stream import RandomStream
+
+
+@dataclass
+class Compute:
+    """Call a function of the method without gradients; answered with what it returns.
+
+    Attributes:
+        function: name of a method that computes with tensors alone and draws no random number.
+        arguments: its arguments, any nesting of tensors.
+    """
+
+    function: str
+    arguments: tuple[Any, ...]
+
+
+@dataclass
+class Descend:
+    """One step of an optimiser on the loss of a function; answered with the function's other result.
+
+    Attributes:
+        function: name of a method as in :class:`Compute` that returns ``(loss, parts)``.
+        arguments: its arguments.
+        optimizer: which of the method's optimisers, which touches the gradients of its own parameters alone.
+        learning_rate: rate to set first; ``None`` leaves it.
+        gradient_norm: name under which the norm of the gradients is added to the parts; ``None`` adds none.
+    """
+
+    function: str
+    arguments: tuple[Any, ...]
+    optimizer: int = 0
+    learning_rate: float | None = None
+    gradient_norm: str | None = None
+
+
+@dataclass
+class Follow:
+    """Move tensors a share of the way to others, such as target critics to critics; answered with nothing."""
+
+    followers: Sequence[Tensor]
+    leaders: Sequence[Tensor]
+    share: float
+
+
+Step = Compute | Descend | Follow
+Conversation = Generator[Step, Any, dict[str, Tensor]]
+
+
+class Method(lightning.LightningModule):
+    """A LightningModule whose updates are a conversation.
+
+    One ``training_step`` is as many updates as its batch has leading rows.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.updates = 0
+        self.random = RandomStream(torch.initial_seed(), type(self).__name__)
+        self._compiled: dict[str, Callable[..., Any]] = {}
+
+    def converse(self, batch: dict[str, TensorDict]) -> Conversation:
+        """The updates on a batch ``(K, N)`` per stream; returns what is to be logged, and counts ``self.updates``."""
+        raise NotImplementedError
+
+    def compile_functions(self, choice: str, *names: str) -> None:
+        """Have functions of the conversation run through ``torch.compile``, see ``lit_modules.compilation``."""
+        for name in names:
+            self._compiled[name] = compiled(getattr(self, name), choice)
+
+    # ------------------------------------------------------------------------------------------------ carried out alone
+
+    def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
+        logged = self.run(self.converse(batch))
+        optimizers = self.listed_optimizers()
+        for optimizer in optimizers:
+            optimizer.optimizer.zero_grad(set_to_none=True)
+        optimizers[0].step()  # counts this training step for Lightning; no gradient is left to apply
+        self.refuse_divergence(logged)
+        self.log_dict({f"train/{name}": value for name, value in logged.items()})
+        self.log("updates", float(self.updates), prog_bar=True)
+
+    def run(self, conversation: Conversation) -> dict[str, Tensor]:
+        """Carry a conversation out to its end; what it returns."""
+        answer = None
+        try:
+            while True:
+                answer = self.carry_out(conversation.send(answer))
+        except StopIteration as end:
+            return dict(end.value)
+
+    def carry_out(self, step: Step) -> Any:
+        """Do what a step asks for and return the answer."""
+        if isinstance(step, Follow):
+            with torch.no_grad():
+                torch._foreach_lerp_(list(step.followers), list(step.leaders), step.share)
+            return None
+        function = self._compiled.get(step.function) or getattr(self, step.function)
+        if isinstance(step, Compute):
+            with torch.no_grad():
+                return function(*step.arguments)
+        optimizer = self.listed_optimizers()[step.optimizer].optimizer
+        loss, parts = function(*step.arguments)
+        # A loss may reach other parameters too: each step clears its own gradients first
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(loss)
+        set_learning_rate(optimizer, step.learning_rate)
+        if step.gradient_norm is not None:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+            parts = {**parts, step.gradient_norm: norm}
+        optimizer.step()
+        return parts
+
+    def listed_optimizers(self) -> list[LightningOptimizer]:
+        """The optimisers as Lightning wraps them, always as a list."""
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
+
+    def refuse_divergence(self, logged: dict[str, Tensor]) -> None:
+        """Stop before a checkpoint of a diverged training is written.
+
+        Raises:
+            FloatingPointError: naming the first loss that is not finite.
+        """
+        losses = {name: value for name, value in logged.items() if "loss" in name}
+        if losses and not bool(torch.isfinite(torch.stack(list(losses.values()))).all()):
+            broken = next(name for name, value in losses.items() if not bool(torch.isfinite(value)))
+            raise FloatingPointError(
+                f"{broken} is not finite after {self.updates} updates; the last checkpoint is still good. {self.remedy}"
+            )
+
+    remedy = "Lower the learning rate."
+
+    def place_random_numbers(self) -> None:
+        """Draw on the device of the training from here on; every rank its own numbers."""
+        self.random.place(self.trainer.strategy.root_device, self.trainer.global_rank)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["updates"] = self.updates
+        checkpoint["random_state"] = self.random.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.updates = checkpoint["updates"]
+        self.random.restore(checkpoint["random_state"])
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> None:
+    """Set the rate of every parameter group; ``None`` leaves it."""
+    if rate is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
