@@ -99,6 +99,9 @@ class BatchedSACLoss(SACLoss):
     more than half of the parent's time on a CPU.
     """
 
+    value_low: Tensor
+    value_high: Tensor
+
     def __init__(
         self,
         policy: Policy,
@@ -119,7 +122,10 @@ class BatchedSACLoss(SACLoss):
         super().__init__(policy.actor(), critic.module(), loss_function="l2", **kwargs)
         self.make_value_estimator(gamma=gamma)
         self.gamma = gamma
-        self.value_range = value_range
+        # Tensors, not numbers: they differ between replicas that are trained together
+        low, high = (-torch.inf, torch.inf) if value_range is None else value_range
+        self.register_buffer("value_low", torch.tensor(float(low)), persistent=False)
+        self.register_buffer("value_high", torch.tensor(float(high)), persistent=False)
         # Observations are standardised for the critics here; the actor carries its own normaliser.
         self.normalizer = Normalizer(policy.observation_size)
         # The parent makes this buffer on first use; a checkpoint then holds a key that a fresh module lacks.
@@ -173,8 +179,7 @@ class BatchedSACLoss(SACLoss):
             next_action, next_log_prob = self.policy.sample(rows["next_observation"], rows["next_noise"])
             next_values = self.critic.batched(targets, next_seen, next_action)
             bootstrap = next_values.min(dim=0).values - alpha * next_log_prob
-            if self.value_range is not None:
-                bootstrap = bootstrap.clamp(*self.value_range)
+            bootstrap = bootstrap.clamp(self.value_low, self.value_high)
             target = rows["reward"] + self.gamma * (1.0 - rows["terminated"]) * bootstrap
         values = self.critic.batched(critics, seen, rows["action"])
         loss_qvalue = (values - target).square().mean(dim=-1).sum()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -92,7 +92,7 @@ class Method(lightning.LightningModule):
 
     def training_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
         logged = self.run(self.converse(batch))
-        optimizers = self.listed_optimizers()
+        optimizers = listed_optimizers(self)
         for optimizer in optimizers:
             optimizer.optimizer.zero_grad(set_to_none=True)
         optimizers[0].step()  # counts this training step for Lightning; no gradient is left to apply
@@ -119,7 +119,7 @@ class Method(lightning.LightningModule):
         if isinstance(step, Compute):
             with torch.no_grad():
                 return function(*step.arguments)
-        optimizer = self.listed_optimizers()[step.optimizer].optimizer
+        optimizer = listed_optimizers(self)[step.optimizer].optimizer
         loss, parts = function(*step.arguments)
         # A loss may reach other parameters too: each step clears its own gradients first
         optimizer.zero_grad(set_to_none=True)
@@ -131,11 +131,6 @@ class Method(lightning.LightningModule):
             parts = {**parts, step.gradient_norm: norm}
         optimizer.step()
         return parts
-
-    def listed_optimizers(self) -> list[LightningOptimizer]:
-        """The optimisers as Lightning wraps them, always as a list."""
-        optimizers = self.optimizers()
-        return optimizers if isinstance(optimizers, list) else [optimizers]  # type: ignore[list-item]
 
     def refuse_divergence(self, logged: dict[str, Tensor]) -> None:
         """Stop before a checkpoint of a diverged training is written.
@@ -170,3 +165,9 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> N
     if rate is not None:
         for group in optimizer.param_groups:
             group["lr"] = rate
+
+
+def listed_optimizers(module: lightning.LightningModule) -> list[LightningOptimizer]:
+    """A module's optimisers as Lightning wraps them, always as a list."""
+    optimizers = module.optimizers()
+    return cast(list[LightningOptimizer], optimizers if isinstance(optimizers, list) else [optimizers])

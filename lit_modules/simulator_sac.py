@@ -23,7 +23,7 @@ from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.critic import BatchedSACLoss, Layers, QNetwork, flat
+from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, QNetwork, flat
 from lit_modules.method import Compute, Conversation, Descend, Follow, Method
 from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
@@ -71,6 +71,11 @@ class SimulatorSAC(Method):
         compile: whether the losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
             is a C++ compiler. It takes half a minute at first, and less when it finds the last run's work in its cache.
     """
+
+    # Buffers, not numbers: they differ between replicas that are trained together
+    end_value: Tensor
+    cut: Tensor
+    uncertainty_unit: Tensor
 
     remedy = "Lower the learning rates or reward_scale."
 
@@ -120,7 +125,7 @@ class SimulatorSAC(Method):
         low, high = (largest_sum * float(bound) for bound in (self.simulator.reward.low, self.simulator.reward.high))
         # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
         # one for dying, whatever constant is added to it.
-        self.end_value = low
+        self.register_buffer("end_value", torch.tensor(low), persistent=False)
         critic = QNetwork(self.policy.observation_size, self.policy.action_size, hidden_sizes, layer_norm=layer_norm)
         self.loss = BatchedSACLoss(
             self.policy,
@@ -132,9 +137,12 @@ class SimulatorSAC(Method):
             fixed_alpha=target_entropy is None,
             target_entropy=-float(self.policy.action_size) if target_entropy is None else target_entropy,
         )
+        self.target_update = ForeachSoftUpdate(self.loss, tau=tau)
         self._make_replay()
-        self.uncertainty_unit = float(self.simulator.uncertainty_quantile(0.5))
-        self.cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
+        cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
+        self.register_buffer("cut", torch.tensor(cut), persistent=False)
+        unit = self.simulator.uncertainty_quantile(0.5)
+        self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
         self.compile_functions(compile, "objective")
 
     def _make_replay(self) -> None:
@@ -300,7 +308,7 @@ class SimulatorSAC(Method):
         """One step of critics, actor, targets and running average on the inputs of one update."""
         critics, targets = self.loss.critic_layers(), self.loss.target_layers()
         logged = yield Descend("objective", (inputs, critics, targets))
-        yield Follow(flat(targets), flat(critics), self.hparams["tau"])
+        yield Follow(flat(targets), flat(critics), 1.0 - self.target_update.eps)
         average = list(self.averaged_policy.network.parameters())
         yield Follow(average, list(self.policy.network.parameters()), 1.0 - self.hparams["policy_average"])
         return dict(logged)

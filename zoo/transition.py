@@ -120,7 +120,7 @@ class TransitionModel(nn.Module):
             order = self.deal(rows, generator, observation.device)
         dealt = (order % rows).view(self.members, -1)
         mean, log_variance = self(observation[dealt], action[dealt])
-        place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))[:rows]
+        place = order.argsort()[:rows]
         return mean.flatten(0, 1)[place], log_variance.flatten(0, 1)[place]
 
     def next_observation(self, observation: Tensor, standardized_delta: Tensor) -> Tensor:

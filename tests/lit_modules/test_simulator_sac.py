@@ -132,8 +132,8 @@ def test_rewards_are_computed_when_a_batch_is_drawn(tmp_path: Path) -> None:
 
 def test_ending_is_worth_the_lowest_possible_return(tmp_path: Path) -> None:
     module = make(tmp_path, reward_scale=0.1)
-    assert module.end_value == pytest.approx(0.1 * float(module.simulator.reward.low) / 0.01, rel=1e-4)
-    assert module.loss.value_range[0] == module.end_value
+    assert float(module.end_value) == pytest.approx(0.1 * float(module.simulator.reward.low) / 0.01, rel=1e-4)
+    assert module.loss.value_low == module.end_value
 
 
 @pytest.mark.parametrize("offset", [-5.0, 5.0])
@@ -164,7 +164,7 @@ def test_nothing_is_stored_after_an_end(tmp_path: Path) -> None:
 
 def test_roll_outs_end_where_the_simulator_cannot_be_trusted(tmp_path: Path) -> None:
     module = make(tmp_path, horizon=5)
-    module.cut = -1.0
+    module.cut.fill_(-1.0)
     module.run(module.roll_out())
     assert len(module.replay) == 10 and bool(module.replay[:]["next", "terminated"].all())
     module = make(tmp_path, horizon=5)
