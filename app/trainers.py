@@ -7,9 +7,14 @@ from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from app.progress import training_progress
+
+
+def make_loggers(folder: Path) -> list[Logger]:
+    """Loggers to ``folder``: CSV and TensorBoard."""
+    return [CSVLogger(folder, name="", version=""), TensorBoardLogger(str(folder), name="", version="tensorboard")]
 
 
 def make_trainer(
@@ -19,6 +24,7 @@ def make_trainer(
     accelerator: str = "auto",
     devices: int | str = 1,
     callbacks: list[Callback] | None = None,
+    loggers: list[Logger] | None = None,
 ) -> lightning.Trainer:
     """A trainer that logs to ``folder`` (CSV and TensorBoard) and keeps its last checkpoint there.
 
@@ -29,6 +35,7 @@ def make_trainer(
         accelerator: as Lightning's.
         devices: as Lightning's.
         callbacks: further callbacks.
+        loggers: other loggers than those of ``folder``; an empty list logs nothing.
     """
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -38,7 +45,7 @@ def make_trainer(
         accelerator=accelerator,
         devices=devices,
         max_steps=steps,
-        logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(str(folder), name="", version="tensorboard")],
+        logger=make_loggers(folder) if loggers is None else loggers,
         log_every_n_steps=1,
         val_check_interval=every,
         limit_val_batches=1,

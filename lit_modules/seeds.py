@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -225,6 +226,40 @@ class SeedBatch(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for replica, own in zip(self.each, checkpoint["replicas"], strict=True):
             replica.on_load_checkpoint(own)
+
+    def write_own_checkpoints(self, together: Path, paths: Sequence[Path]) -> None:
+        """Take a checkpoint of this module apart into those of its replicas.
+
+        Args:
+            together: the checkpoint.
+            paths: where each seed's goes; a run of that seed alone can resume from it.
+        """
+        checkpoint = torch.load(together, map_location="cpu", weights_only=True)
+        for index, (replica, path) in enumerate(zip(self.each, paths, strict=True)):
+            prefix = f"replicas.{index}."
+            state = checkpoint["state_dict"]
+            own = {key: value for key, value in checkpoint.items() if key != "replicas"}
+            own["state_dict"] = {
+                name.removeprefix(prefix): value.clone() for name, value in state.items() if name.startswith(prefix)
+            }
+            own["optimizer_states"] = [_of_seed(each, index) for each in checkpoint["optimizer_states"]]
+            own["hyper_parameters"] = dict(replica.hparams)
+            own["hparams_name"] = "kwargs"
+            own.update(checkpoint["replicas"][index])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(own, path)
+
+
+def _of_seed(state: dict[str, Any], index: int) -> dict[str, Any]:
+    """One seed's part of the state of an optimiser of stacks; the count of steps is common to all."""
+    own = {
+        parameter: {
+            name: value[index].clone() if isinstance(value, Tensor) and value.dim() > 0 else value
+            for name, value in moments.items()
+        }
+        for parameter, moments in state["state"].items()
+    }
+    return {**state, "state": own}
 
 
 class _Call(nn.Module):

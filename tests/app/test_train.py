@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import warnings
 from pathlib import Path
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from minari.data_collector import EpisodeBuffer
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app import main as command
 from app.configuration import load_configuration, parse_overrides, resolve
 from app.errors import UserError
+from lit_modules.behaviour_cloning import BehaviourCloning
 from zoo import Policy, Simulator
 from zoo.episodes import random_actions, run_episodes
 from zoo.tasks import get_task
@@ -184,3 +187,41 @@ def test_help_exists_for_every_command(words: list[str], capsys: pytest.CaptureF
         command.main(words)
     assert stop.value.code == 0
     assert len(capsys.readouterr().out.splitlines()) > 10
+
+
+def test_seeds_trained_together_end_as_they_would_alone(tiny: list[str], tmp_path: Path) -> None:
+    assert command.main([*tiny, "--seeds", "3..4", "--out", str(tmp_path / "both")]) == 0
+    assert command.main([*tiny, "--seed", "4", "--out", str(tmp_path / "alone")]) == 0
+    together = tmp_path / "both" / "seed4"
+    for name in ("behaviour_cloning", "simulator", "policy"):
+        ours, theirs = (
+            load_file(together / f"{name}.safetensors"),
+            load_file(tmp_path / "alone" / f"{name}.safetensors"),
+        )
+        for key, value in ours.items():
+            torch.testing.assert_close(value, theirs[key], rtol=1e-2, atol=1e-4, msg=f"{name}: {key}")
+    # Its checkpoint is one of a run alone: the module loads from it, and training continues from it
+    loaded = BehaviourCloning.load_from_checkpoint(together / "behaviour_cloning" / "last.ckpt", weights_only=True)
+    saved = Policy.load(together / "behaviour_cloning.safetensors").state_dict()
+    assert all(torch.equal(value, saved[key]) for key, value in loaded.policy.state_dict().items())
+    shutil.copytree(together, tmp_path / "continued")
+    stages = json.loads((together / "stages.json").read_text())
+    del stages["policy"]
+    (tmp_path / "continued" / "stages.json").write_text(json.dumps(stages))
+    words = [*tiny, "--seed", "4", "--out", str(tmp_path / "continued"), "--policy.updates=100"]
+    assert command.main(words) == 0
+    summary = json.loads((tmp_path / "both" / "metrics.json").read_text())
+    assert summary["seeds"] == [3, 4] and len(summary["policy"]["means"]) == 2
+    own = json.loads((together / "metrics.json").read_text())
+    assert own["seed"] == 4 and own["trained_together"] == 2
+    for file in ("report.html", "policy/metrics.csv", "simulator/tensorboard", "policy/snapshots/00000100.safetensors"):
+        assert (together / file).exists(), file
+
+
+@pytest.mark.parametrize("seeds", ["3-5", "a..b", "1,1", "", "5..3"])
+def test_seeds_that_cannot_be_read_are_refused(
+    seeds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["train", "hopper", "--seeds", seeds]) == 2
+    assert "0..7" in capsys.readouterr().err

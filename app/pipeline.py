@@ -1,0 +1,205 @@
+"""The parts of ``offsim train``: modules and data of each stage, evaluation, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lightning
+from omegaconf import DictConfig, OmegaConf
+
+from app.diagnose import simulated_return, write_diagnostics
+from app.errors import UserError
+from app.evaluate import evaluate_policy, recorded_returns
+from app.report import write_report
+from datamodules import TransitionDataModule
+from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.method import Method
+from lit_modules.offsim import OffSim
+from lit_modules.simulator_sac import SimulatorSAC
+from zoo import Policy, Simulator, get_task
+
+STAGES = ("behaviour_cloning", "simulator", "policy")
+BATCHES_PER_STEP = 50  # updates per Lightning step; amortises Lightning's overhead
+PACKAGES = ("offsim", "torch", "lightning", "torchrl", "tensordict", "minari", "gymnasium", "mujoco", "numpy")
+
+
+def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, Any]:
+    """Evaluation and report of a run whose stages are done; ``facts`` are added to its ``metrics.json``."""
+    stages = finished_stages(folder)
+    before = time.perf_counter()
+    data = make_data(configuration, "policy")
+    data.setup("fit")
+    metrics: dict[str, Any] = {
+        "task": configuration.task,
+        "seed": configuration.seed,
+        "data": data.facts(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "stages": stages,
+        **facts,
+        **evaluate(configuration, folder),
+    }
+    # Stages of an earlier, interrupted call count as well
+    metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    say("diagnostics and report")
+    write_diagnostics(folder, data, Policy.load(folder / "policy.safetensors"))
+    report = write_report(folder)
+    _print_table(metrics)
+    say(f"report: {report}")
+    return metrics
+
+
+def finished_stages(folder: Path) -> dict[str, float]:
+    """Seconds that each finished stage of a run took."""
+    return dict(_read_json(folder / "stages.json", {}))
+
+
+def note_stage(folder: Path, name: str, seconds: float) -> None:
+    """Record that a stage of a run is done."""
+    (folder / "stages.json").write_text(json.dumps({**finished_stages(folder), name: round(seconds, 1)}))
+
+
+def make_data(configuration: DictConfig, stage: str) -> TransitionDataModule:
+    """The data module with the streams a stage reads."""
+    settings = configuration[stage]
+    if stage == "behaviour_cloning":
+        streams = {"expert": settings.batch_size}
+    else:
+        streams = {"expert": settings.expert_rows, "all": settings.all_rows}
+        if stage == "simulator" and settings.model.get("margin_weight", 0.0) > 0 and configuration.data.diverse:
+            streams["diverse"] = settings.expert_rows
+    arguments = OmegaConf.to_container(configuration.data)
+    return TransitionDataModule(
+        **arguments,  # type: ignore[arg-type]
+        streams=streams,
+        batches_per_step=BATCHES_PER_STEP,
+        seed=configuration.seed,
+    )
+
+
+def make_module(configuration: DictConfig, folder: Path, stage: str, data: TransitionDataModule) -> Method:
+    """The method of a stage as this run's seed makes it: cloning, OffSim, or the policy in the frozen Simulator."""
+    lightning.seed_everything(configuration.seed, verbose=False)
+    arguments = OmegaConf.to_container(configuration[stage].model)
+    assert isinstance(arguments, dict)
+    settings: dict[str, Any] = {
+        "observation_size": data.observation_size,
+        "action_low": data.action_low,
+        "action_high": data.action_high,
+        **{str(name): value for name, value in arguments.items()},
+    }
+    cloned = str(folder / "behaviour_cloning.safetensors")
+    if stage == "behaviour_cloning":
+        return BehaviourCloning(**settings)
+    if stage == "simulator":
+        if not configuration.data.diverse:
+            settings["margin_weight"] = 0.0  # OffSim+ needs diverse data
+        return OffSim(task=configuration.task, cloned_policy=cloned, **settings)
+    return SimulatorSAC(
+        simulator=str(folder / "simulator.safetensors"),
+        cloned_policy=cloned,
+        snapshot_every=configuration.policy.updates // configuration.evaluation.curve_points,
+        snapshots=str(folder / "policy" / "snapshots"),
+        **settings,
+    )
+
+
+def evaluate(configuration: DictConfig, folder: Path) -> dict[str, Any]:
+    """Returns in the real task, measured after all training is over."""
+    task = get_task(configuration.task)
+    settings = configuration.evaluation
+    seed = 1_000 + configuration.seed
+    say(f"evaluation: {settings.episodes} episodes of {task.environment_id} each")
+    simulator = Simulator.load(folder / "simulator.safetensors")
+    result: dict[str, Any] = {"expert": recorded_returns(configuration.data.expert, seed)}
+    for name, file in (("behaviour_cloning", "behaviour_cloning"), ("policy", "policy")):
+        policy = Policy.load(folder / f"{file}.safetensors")
+        result[name] = evaluate_policy(policy, task, settings.episodes, seed)
+    expert = result["expert"]["mean"]
+    # A share of a return that is not positive would mean nothing
+    result["share_of_expert"] = result["policy"]["mean"] / expert if expert > 0 else None
+    result["curve"] = real_against_simulated(folder, simulator, task, settings.curve_episodes, seed)
+    return result
+
+
+def real_against_simulated(
+    folder: Path, simulator: Simulator, task: Any, episodes: int, seed: int
+) -> list[dict[str, Any]]:
+    """For the cloned start and every snapshot: return in the Simulator beside the return measured."""
+    curve = []
+    snapshots = [(0, folder / "behaviour_cloning.safetensors")]
+    snapshots += [(int(path.stem), path) for path in sorted((folder / "policy" / "snapshots").glob("*.safetensors"))]
+    for update, path in snapshots:
+        policy = Policy.load(path)
+        real = evaluate_policy(policy, task, episodes, seed, reward=simulator.reward)
+        imagined = simulated_return(simulator, policy, episodes=20, horizon=task.horizon)
+        curve.append(
+            {
+                "update": update,
+                "simulator_return": imagined["return"],
+                "simulator_length": imagined["length"],
+                "simulator_uncertainty": imagined["uncertainty"],
+                "real_learned_return": real["learned_return"],
+                "real_return": real["mean"],
+                "real_ci95": real["ci95"],
+            }
+        )
+        say(
+            f"  update {update:>7}: simulator {imagined['return']:7.1f} (learned reward), "
+            f"real {real['learned_return']:7.1f} (learned reward), real return {real['mean']:7.1f}"
+        )
+    return curve
+
+
+def training_steps(configuration: DictConfig, stage: str) -> int:
+    """Lightning steps of a stage."""
+    return max(1, configuration[stage].updates // BATCHES_PER_STEP)
+
+
+def claim_folder(configuration: DictConfig, folder: Path) -> None:
+    """Make a run folder this configuration's, unless it is another's.
+
+    Raises:
+        UserError: saying what the folder holds.
+    """
+    resolved = OmegaConf.to_yaml(configuration)
+    saved = folder / "config.yaml"
+    if saved.exists() and saved.read_text() != resolved:
+        raise UserError(
+            f"{folder} holds a run with another configuration: choose another --out, or repeat that run's command "
+            "to continue it"
+        )
+    if not saved.exists() and folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no run: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    saved.write_text(resolved)
+
+
+def _read_json(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text()) if path.exists() else default
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def say(text: str) -> None:
+    """Tell the user, also where output is a file."""
+    print(text, flush=True)
+
+
+def _print_table(metrics: dict[str, Any]) -> None:
+    say(f"{'':<20}{'mean':>9}  {'95% interval':>19}")
+    for name in ("expert", "behaviour_cloning", "policy"):
+        row = metrics[name]
+        low, high = row["ci95"]
+        say(f"{name.replace('_', ' '):<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
+    if metrics["share_of_expert"] is not None:
+        say(f"policy / expert: {100 * metrics['share_of_expert']:.1f}%")

@@ -1,0 +1,133 @@
+"""``offsim train --seeds``: the runs of many seeds, every stage trained for all of them at once."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from app.errors import UserError
+from app.export import learned
+from app.pipeline import (
+    STAGES,
+    claim_folder,
+    finish,
+    finished_stages,
+    make_data,
+    make_module,
+    note_stage,
+    say,
+    training_steps,
+)
+from app.statistics import summarize_seeds
+from app.trainers import make_loggers, make_trainer
+from datamodules.seeds import SeedData
+from lit_modules.seeds import SeedBatch
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``0..7`` or ``0,3,5`` as a list.
+
+    Raises:
+        UserError: if it is neither, or names a seed twice.
+    """
+    first, dots, last = text.partition("..")
+    words = text.split(",")
+    if dots and _numbers(first, last):
+        words = [str(seed) for seed in range(int(first), int(last) + 1)]
+    if not words or not _numbers(*words) or len(set(words)) < len(words):
+        raise UserError(f"cannot read the seeds {text!r}: write a range such as 0..7 or a list such as 0,3,5")
+    return [int(word) for word in words]
+
+
+def _numbers(*words: str) -> bool:
+    return all(word.strip().isdigit() for word in words)
+
+
+def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> dict[str, Any]:
+    """Run every unfinished stage of the runs ``folder/seedS`` and return their summary.
+
+    Each of them ends with the files that a run of its seed alone would have written.
+    """
+    runs = {folder / f"seed{seed}": _with_seed(configuration, seed) for seed in seeds}
+    for run, settings in runs.items():
+        claim_folder(settings, run)
+    for stage in STAGES:
+        unfinished = {run: settings for run, settings in runs.items() if stage not in finished_stages(run)}
+        if unfinished:
+            say(f"{stage.replace('_', ' ')}: {configuration[stage].updates} updates of {len(unfinished)} seeds")
+            before = time.perf_counter()
+            _fit_together(unfinished, folder, stage)
+            for run in unfinished:
+                note_stage(run, stage, time.perf_counter() - before)
+    results = {}
+    for run, settings in runs.items():
+        say(f"seed {settings.seed}")
+        results[settings.seed] = finish(settings, run, trained_together=len(runs))
+    summary = summarize_seeds(results)
+    (folder / "metrics.json").write_text(json.dumps(summary, indent=1))
+    _print(summary)
+    return summary
+
+
+def _with_seed(configuration: DictConfig, seed: int) -> DictConfig:
+    settings = configuration.copy()
+    settings.seed = seed
+    return settings
+
+
+def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> None:
+    first = next(iter(runs.values()))
+    data = [make_data(settings, stage) for settings in runs.values()]
+    modules = []
+    for (run, settings), own in zip(runs.items(), data, strict=True):
+        # The batch as a whole is compiled or not, the replicas on their own never
+        alone = OmegaConf.merge(settings, {stage: {"model": {"compile": "never"}}} if stage != STAGES[0] else {})
+        assert isinstance(alone, DictConfig)
+        modules.append(make_module(alone, run, stage, own))
+    batch = SeedBatch(modules, [make_loggers(run / stage) for run in runs], first[stage].model.get("compile", "never"))
+    # A resumed training has to be that of the same seeds
+    own_folder = folder / f"{stage}-{'-'.join(str(settings.seed) for settings in runs.values())}"
+    trainer = make_trainer(
+        own_folder,
+        training_steps(first, stage),
+        accelerator=first.accelerator,
+        devices=first.devices,
+        loggers=[],
+        callbacks=[SeedCheckpoints([run / stage for run in runs])],
+    )
+    last = own_folder / "last.ckpt"
+    trainer.fit(batch, datamodule=SeedData(data), ckpt_path=str(last) if last.exists() else None)
+    for run, module, own in zip(runs, modules, data, strict=True):
+        learned(module.cpu(), own).save((run / stage).with_suffix(".safetensors"))
+
+
+class SeedCheckpoints(Callback):
+    """Leave each seed the checkpoint that a training of it alone would have left.
+
+    Args:
+        folders: where each seed's goes.
+    """
+
+    def __init__(self, folders: list[Path]) -> None:
+        self.folders = folders
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, SeedBatch)
+        if trainer.is_global_zero and not trainer.interrupted:
+            together = Path(trainer.checkpoint_callback.last_model_path)  # type: ignore[union-attr]
+            pl_module.write_own_checkpoints(together, [folder / "last.ckpt" for folder in self.folders])
+
+
+def _print(summary: dict[str, Any]) -> None:
+    for name in ("behaviour_cloning", "policy"):
+        low, high = summary[name]["ci95"]
+        say(
+            f"{name.replace('_', ' '):<20}interquartile mean over {len(summary['seeds'])} seeds "
+            f"{summary[name]['interquartile_mean']:9.1f}  95% interval {low:9.1f} {high:9.1f}"
+        )
