@@ -20,7 +20,15 @@ import torch
 
 from app.allocator import keep_freed_memory
 from benchmarks.timing import Workload, measure
-from benchmarks.workloads import SHAPES, data_loading, lightning_overhead, policy_stage, simulation, simulator_stage
+from benchmarks.workloads import (
+    SHAPES,
+    data_loading,
+    lightning_overhead,
+    policy_stage,
+    seeds_together,
+    simulation,
+    simulator_stage,
+)
 
 PACKAGES = ("torch", "lightning", "torchrl", "tensordict", "numpy", "gymnasium", "mujoco")
 
@@ -46,6 +54,7 @@ def main() -> None:
         workloads += simulator_stage(shape, device)
         workloads += simulation(shape, device)
         workloads += policy_stage(shape, device)
+        workloads += seeds_together(shape, device)
         workloads += lightning_overhead(shape, device)
         workloads += data_loading(shape)
     workloads = [each for each in workloads if arguments.only in each.name]

@@ -19,8 +19,10 @@ from torchrl.objectives import SACLoss, SoftUpdate
 from benchmarks.timing import Workload
 from datamodules.cache import Table
 from datamodules.streams import Stream, TransitionLoader, TransitionStream
+from lit_modules.compilation import compiler_at_hand
 from lit_modules.critic import QNetwork
 from lit_modules.offsim import OffSim
+from lit_modules.seeds import SeedBatch
 from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator
 from zoo.reward import RewardModel
@@ -32,6 +34,7 @@ SHAPES = {"hopper": ("Hopper-v5", {}, 11, 3), "ant": ("Ant-v5", {"include_cfrc_e
 ROWS = 50_000  # rows of made-up data
 EPISODE = 1000  # steps of an episode of it
 UPDATES = 20  # updates per training step
+COMPILE = {"never": "", "always": ", compiled"} if compiler_at_hand() else {"never": ""}
 
 
 class RandomData(lightning.LightningDataModule):
@@ -113,19 +116,27 @@ def simulator_stage(shape: str, device: torch.device) -> list[Workload]:
     batches = iter(data.train_dataloader())
     workloads = []
     for name, pretraining in (("transition update (likelihood)", 10**9), ("game update", 0)):
-        module = OffSim(
-            observation_size,
-            [-1.0] * action_size,
-            [1.0] * action_size,
-            termination="none",
-            proposal={"dataset": 0.5, "uniform": 0.5},
-            pretraining_updates=pretraining,
-            transition_every=4,
-        )
-        _attach(module, data, device)
-        module.to(device)
-        workloads.append(Workload(shape, name, "updates/s", UPDATES, _training_step(module, batches, device)))
+        for choice, suffix in COMPILE.items():
+            module = _offsim(observation_size, action_size, pretraining, choice)
+            _attach(module, data, device)
+            module.to(device)
+            workloads.append(
+                Workload(shape, name + suffix, "updates/s", UPDATES, _training_step(module, batches, device))
+            )
     return workloads
+
+
+def _offsim(observation_size: int, action_size: int, pretraining: int, compile: str = "never") -> OffSim:
+    return OffSim(
+        observation_size,
+        [-1.0] * action_size,
+        [1.0] * action_size,
+        termination="none",
+        proposal={"dataset": 0.5, "uniform": 0.5},
+        pretraining_updates=pretraining,
+        transition_every=4,
+        compile=compile,
+    )
 
 
 def simulation(shape: str, device: torch.device, batches: tuple[int, ...] = (1_000, 10_000, 100_000)) -> list[Workload]:
@@ -158,23 +169,76 @@ def simulation(shape: str, device: torch.device, batches: tuple[int, ...] = (1_0
 
 
 def policy_stage(shape: str, device: torch.device) -> list[Workload]:
-    """Updates of the policy stage, their parts, and the ceiling set by the matrix products."""
+    """Updates of the policy stage, as configured and as lean as MOPO's, and the ceiling set by the matrix products."""
     _, _, observation_size, action_size = SHAPES[shape]
     data = RandomData(observation_size, action_size, {"expert": 128, "all": 128})
     batches = iter(data.train_dataloader())
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "simulator.safetensors"
-        simulator(observation_size, action_size, torch.device("cpu")).save(path)
-        module = SimulatorSAC(str(path))
-    _attach(module, data, device)
-    module.to(device)
-    module.roll_out()
-    training = _training_step(module, batches, device)
+    lean = {"layer_norm": False, "cloning_weight": 0.0, "real_share": 0.05}
+    workloads = []
+    for name, settings in (("policy update, roll-outs included", {}), ("policy update, as lean as MOPO's", lean)):
+        for choice, suffix in COMPILE.items():
+            module = _policy(observation_size, action_size, compile=choice, **settings)
+            _attach(module, data, device)
+            module.to(device)
+            workloads.append(
+                Workload(shape, name + suffix, "updates/s", UPDATES, _training_step(module, batches, device))
+            )
     return [
-        Workload(shape, "policy update, roll-outs included", "updates/s", UPDATES, training),
+        *workloads,
         Workload(shape, "TorchRL SACLoss, eager, update alone", "updates/s", 1, _torchrl_update(shape, device)),
         Workload(shape, "matrix products of a policy update", "updates/s", 1, _matrix_products(shape, device)),
     ]
+
+
+def _policy(observation_size: int, action_size: int, **settings: Any) -> SimulatorSAC:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "simulator.safetensors"
+        simulator(observation_size, action_size, torch.device("cpu")).save(path)
+        return SimulatorSAC(str(path), **settings)
+
+
+def seeds_together(shape: str, device: torch.device, count: int = 8) -> list[Workload]:
+    """Updates of many seeds at once; a unit is one update of one seed."""
+    _, _, observation_size, action_size = SHAPES[shape]
+    workloads = []
+    for name, streams in (
+        ("policy update", {"expert": 128, "all": 128}),
+        ("transition update (likelihood)", {"expert": 256, "all": 1792}),
+        ("game update", {"expert": 256, "all": 1792}),
+    ):
+        data = RandomData(observation_size, action_size, streams)
+        replicas: list[Any] = []
+        for seed in range(count):
+            torch.manual_seed(seed)
+            pretraining = 0 if name.startswith("game") else 10**9
+            if name.startswith("policy"):
+                replicas.append(_policy(observation_size, action_size))
+            else:
+                replicas.append(_offsim(observation_size, action_size, pretraining))
+            _attach(replicas[-1], data, device)
+            replicas[-1].to(device)
+        workloads.append(
+            Workload(
+                shape,
+                f"{name}, {count} seeds together",
+                "updates/s",
+                count * UPDATES,
+                _together(replicas, data, device),
+            )
+        )
+    return workloads
+
+
+def _together(replicas: list[Any], data: RandomData, device: torch.device) -> Any:
+    batch: Any = SeedBatch(replicas)
+    _let_train(batch, batch.configure_optimizers())
+    loaders = [iter(data.train_dataloader()) for _ in replicas]
+
+    def step() -> None:
+        rows = [{name: each.to(device) for name, each in next(loader).items()} for loader in loaders]
+        batch.run_together([replica.converse(own) for replica, own in zip(replicas, rows, strict=True)])
+
+    return step
 
 
 def data_loading(shape: str) -> list[Workload]:
@@ -202,10 +266,7 @@ def lightning_overhead(shape: str, device: torch.device) -> list[Workload]:
     _, _, observation_size, action_size = SHAPES[shape]
     data = RandomData(observation_size, action_size, {"expert": 128, "all": 128})
     steps = 10
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "simulator.safetensors"
-        simulator(observation_size, action_size, torch.device("cpu")).save(path)
-        inside, bare = SimulatorSAC(str(path)), SimulatorSAC(str(path))
+    inside, bare = _policy(observation_size, action_size), _policy(observation_size, action_size)
     _attach(bare, data, device)
     bare.to(device)
     batches = iter(data.train_dataloader())
@@ -239,11 +300,13 @@ def _attach(module: Any, data: RandomData, device: torch.device) -> None:
     strategy = SimpleNamespace(root_device=device)
     module._trainer = SimpleNamespace(datamodule=data, is_global_zero=True, global_rank=0, strategy=strategy)
     module.setup("fit")
-    made = module.configure_optimizers()
-    wrapped = [
-        SimpleNamespace(optimizer=each, step=lambda: None) for each in (made if isinstance(made, list) else [made])
-    ]
-    module.optimizers = lambda: wrapped if len(wrapped) > 1 else wrapped[0]
+    _let_train(module, module.configure_optimizers())
+
+
+def _let_train(module: Any, optimizers: Any) -> None:
+    listed = optimizers if isinstance(optimizers, list) else [optimizers]
+    wrapped = [SimpleNamespace(optimizer=each, step=lambda: None) for each in listed]
+    module.optimizers = lambda: wrapped
     module.manual_backward = lambda loss: loss.backward()
     module.log = module.log_dict = lambda *_, **__: None
 

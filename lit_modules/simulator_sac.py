@@ -320,18 +320,23 @@ class SimulatorSAC(Method):
         settings = self.hparams
         reward = self.batch_reward(inputs)
         size = reward.shape[0]
+        cloning_weight = settings["cloning_weight"]
         # One forward pass of the actor for the batch and the demonstrations it is held to
-        location, scale = self.policy(torch.cat([inputs["observation"], inputs["expert_observation"]]))
+        held = [inputs["expert_observation"]] if cloning_weight > 0 else []
+        location, scale = self.policy(torch.cat([inputs["observation"], *held]))
         losses = self.loss.losses({**inputs, "reward": reward}, (location[:size], scale[:size]), critics, targets)
-        cloning = cloning_loss(
-            self.policy, location[size:], scale[size:], inputs["expert_action"], settings["cloning_form"]
-        )
-        total = losses["loss_actor"] + losses["loss_qvalue"] + settings["cloning_weight"] * cloning
+        total = losses["loss_actor"] + losses["loss_qvalue"]
         loss_alpha = losses.pop("loss_alpha")
         if settings["target_entropy"] is not None:
             total = total + loss_alpha
-        logged = {name: value.detach() for name, value in losses.items()}
-        return total, {**logged, "cloning": cloning.detach(), "reward": reward.mean()}
+        logged = {name: value.detach() for name, value in losses.items()} | {"reward": reward.mean()}
+        if cloning_weight > 0:
+            cloning = cloning_loss(
+                self.policy, location[size:], scale[size:], inputs["expert_action"], settings["cloning_form"]
+            )
+            total = total + cloning_weight * cloning
+            logged["cloning"] = cloning.detach()
+        return total, logged
 
     @torch.no_grad()
     def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:
