@@ -18,6 +18,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.compilation import compiled
+from lit_modules.graphs import Graphs, make_capturable
 from lit_modules.random_stream import RandomStream
 
 
@@ -78,6 +79,17 @@ class Method(lightning.LightningModule):
         self.updates = 0
         self.random = RandomStream(torch.initial_seed(), type(self).__name__)
         self._compiled: dict[str, Callable[..., Any]] = {}
+        self.graphs: Graphs | None = None
+
+    def capture_graphs(self) -> None:
+        """Replay steps as CUDA graphs from here on; for one GPU, once the module and its optimisers are there."""
+        self.graphs = Graphs([*self.parameters(), *self.buffers()])
+        for optimizer in listed_optimizers(self):
+            make_capturable(optimizer.optimizer, self.device)
+
+    def on_train_start(self) -> None:
+        if self.device.type == "cuda" and self.trainer.world_size == 1:
+            self.capture_graphs()
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         """The updates on a batch ``(K, N)`` per stream; returns what is to be logged, and counts ``self.updates``."""
@@ -117,20 +129,26 @@ class Method(lightning.LightningModule):
             return None
         function = self._compiled.get(step.function) or getattr(self, step.function)
         if isinstance(step, Compute):
-            with torch.no_grad():
-                return function(*step.arguments)
+            return self._called(step.function, torch.no_grad()(function), step.arguments)
         optimizer = listed_optimizers(self)[step.optimizer].optimizer
-        loss, parts = function(*step.arguments)
-        # A loss may reach other parameters too: each step clears its own gradients first
-        optimizer.zero_grad(set_to_none=True)
-        self.manual_backward(loss)
         set_learning_rate(optimizer, step.learning_rate)
-        if step.gradient_norm is not None:
-            gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-            parts = {**parts, step.gradient_norm: norm}
-        optimizer.step()
-        return parts
+
+        def descend(*arguments: Any) -> dict[str, Tensor]:
+            loss, parts = function(*arguments)
+            # A loss may reach other parameters too: each step clears its own gradients first
+            optimizer.zero_grad(set_to_none=True)
+            self.manual_backward(loss)
+            if step.gradient_norm is not None:
+                gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+                norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+                parts = {**parts, step.gradient_norm: norm}
+            optimizer.step()
+            return dict(parts)
+
+        return self._called(step.function, descend, step.arguments)
+
+    def _called(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return function(*arguments) if self.graphs is None else self.graphs(name, function, arguments)
 
     def refuse_divergence(self, logged: dict[str, Tensor]) -> None:
         """Stop before a checkpoint of a diverged training is written.
@@ -164,7 +182,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> N
     """Set the rate of every parameter group; ``None`` leaves it."""
     if rate is not None:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
 
 def listed_optimizers(module: lightning.LightningModule) -> list[LightningOptimizer]:

@@ -16,6 +16,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lit_modules.compilation import compiled
+from lit_modules.graphs import Graphs, make_capturable
 from lit_modules.method import (
     Compute,
     Conversation,
@@ -53,6 +54,7 @@ class SeedBatch(lightning.LightningModule):
         self.state: dict[str, Tensor] = {}
         self._batched: dict[tuple[str, Any], Callable[..., Any]] = {}
         self.stacked_optimizers: list[torch.optim.Optimizer] = []
+        self.graphs: Graphs | None = None
 
     # ---------------------------------------------------------------------------------------------------- preparation
 
@@ -144,24 +146,45 @@ class SeedBatch(lightning.LightningModule):
             return [None] * len(steps)
         arguments = self._stacked_arguments([step.arguments for step in steps])  # type: ignore[union-attr]
         if isinstance(first, Compute):
-            with torch.no_grad():
-                return self._split(self.evaluate(first.function, arguments))
+
+            @torch.no_grad()
+            def compute(*stacked: Any) -> Any:
+                return self.evaluate(first.function, stacked)
+
+            return self._split(self._called(first.function, compute, arguments))
         optimizer = listed_optimizers(self)[first.optimizer].optimizer
-        losses, parts = self.evaluate(first.function, arguments)
-        optimizer.zero_grad(set_to_none=True)
-        # No parameter is shared, so the gradient of the sum is the gradient of each seed's own loss
-        self.manual_backward(losses.sum())
         set_learning_rate(optimizer, first.learning_rate)
-        if first.gradient_norm is not None:
-            squares = [
-                parameter.grad.flatten(1).square().sum(dim=1)
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-                if parameter.grad is not None
-            ]
-            parts = {**parts, first.gradient_norm: torch.stack(squares).sum(dim=0).sqrt()}
-        optimizer.step()
-        return self._split(parts)
+
+        def descend(*stacked: Any) -> dict[str, Tensor]:
+            losses, parts = self.evaluate(first.function, stacked)
+            optimizer.zero_grad(set_to_none=True)
+            # No parameter is shared, so the gradient of the sum is the gradient of each seed's own loss
+            self.manual_backward(losses.sum())
+            if first.gradient_norm is not None:
+                squares = [
+                    parameter.grad.flatten(1).square().sum(dim=1)
+                    for group in optimizer.param_groups
+                    for parameter in group["params"]
+                    if parameter.grad is not None
+                ]
+                parts = {**parts, first.gradient_norm: torch.stack(squares).sum(dim=0).sqrt()}
+            optimizer.step()
+            return dict(parts)
+
+        return self._split(self._called(first.function, descend, arguments))
+
+    def _called(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        return function(*arguments) if self.graphs is None else self.graphs(name, function, arguments)
+
+    def capture_graphs(self) -> None:
+        """Replay steps as CUDA graphs from here on, see ``Method.capture_graphs``."""
+        self.graphs = Graphs(self.stacks.values())
+        for optimizer in listed_optimizers(self):
+            make_capturable(optimizer.optimizer, self.device)
+
+    def on_train_start(self) -> None:
+        if self.device.type == "cuda" and self.trainer.world_size == 1:
+            self.capture_graphs()
 
     def evaluate(self, function: str, arguments: tuple[Any, ...]) -> Any:
         """A function of every replica on its own arguments, stacked: ``(S, ...)`` in, ``(S, ...)`` out."""

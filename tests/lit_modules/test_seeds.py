@@ -102,8 +102,9 @@ def attach(module: Any, optimizers: Any) -> None:
     module.manual_backward = lambda loss: loss.backward()
 
 
+@pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("make", [cloning, offsim, policy])
-def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], tmp_path: Path) -> None:
+def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], graphs: bool, tmp_path: Path) -> None:
     alone = build(make, tmp_path)
     logged_alone = []
     for module, rows in alone:
@@ -112,6 +113,8 @@ def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], t
     together = build(make, tmp_path)
     batch = SeedBatch([module for module, _ in together])
     attach(batch, batch.configure_optimizers())
+    if graphs:  # without a GPU they pass through
+        batch.capture_graphs()
     logged = batch.run_together([module.converse(rows) for module, rows in together])
     for (single, _), (replica, _), ours, theirs in zip(alone, together, logged, logged_alone, strict=True):
         assert replica.updates == single.updates == UPDATES

@@ -248,9 +248,12 @@ def test_data_with_other_spaces_is_refused(tmp_path: Path) -> None:
 needs_compiler = pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
 
 
-def trained(module: Any, given: list[dict[str, Any]]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def trained(
+    module: Any, given: list[dict[str, Any]], optimizer: torch.optim.Optimizer | None = None
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Losses of an update per set of rows, and the parameters they lead to."""
-    optimized(module)
+    if optimizer is None:
+        optimized(module)
     module.run(module.roll_out())
     losses = []
     for each in given:
@@ -267,3 +270,18 @@ def test_twenty_compiled_updates_equal_twenty_plain_ones(tmp_path: Path) -> None
     for ours, theirs in zip(trained(plain, copy.deepcopy(given)), trained(fast, given), strict=True):
         for one, other in zip(ours, theirs, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_twenty_updates_through_graphs_equal_twenty_plain_ones(tmp_path: Path) -> None:
+    """Without a GPU the graphs only pass through; the arguments, rates and counters are those of a capture."""
+    plain, graphed = make(tmp_path), make(tmp_path)
+    given = [rows() for _ in range(20)]
+    expected = trained(plain, copy.deepcopy(given))
+    optimizer = optimized(graphed)
+    graphed.capture_graphs()
+    for ours, theirs in zip(trained(graphed, given, optimizer), expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert graphed.graphs is not None and len(graphed.graphs.captured) == 2  # the roll-out and the update
+    copied = {id(tensor) for tensor in (*graphed.loss.critic_layers()[0], *graphed.loss.target_layers()[0])}
+    assert copied <= graphed.graphs.constants
