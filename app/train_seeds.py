@@ -90,7 +90,10 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> Non
         alone = OmegaConf.merge(settings, {stage: {"model": {"compile": "never"}}} if stage != STAGES[0] else {})
         assert isinstance(alone, DictConfig)
         modules.append(make_module(alone, run, stage, own))
-    batch = SeedBatch(modules, [make_loggers(run / stage) for run in runs], first[stage].model.get("compile", "never"))
+    # Compiling a batch was found to give nothing on a CPU, so that "auto" leaves it
+    choice = first[stage].model.get("compile", "never")
+    loggers = [make_loggers(run / stage) for run in runs]
+    batch = SeedBatch(modules, loggers, "always" if choice == "always" else "never")
     # A resumed training has to be that of the same seeds
     own_folder = folder / f"{stage}-{'-'.join(str(settings.seed) for settings in runs.values())}"
     trainer = make_trainer(

@@ -176,7 +176,7 @@ class OffSim(Method):
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
-        self.recorded = RecordedActions(tables)
+        self.recorded = RecordedActions(tables, self.trainer.strategy.root_device)
         self.place_random_numbers()
         if stage != "fit":
             return  # everything below is in the checkpoint
@@ -354,7 +354,9 @@ class OffSim(Method):
         Returns:
             observation, action and next_observation, ``(N, ...)``.
         """
-        columns = self.run(self.simulate(self.draw_roll_outs(starts)))
+        if self.random.device.type != self.device.type:  # the module was moved since, as for its export
+            self.random.place(self.device)
+        columns = self.run(self.simulate(self.draw_roll_outs(starts.to(self.device))))
         alive = columns.pop("alive")
         return TensorDict({name: column[alive] for name, column in columns.items()}, batch_size=[int(alive.sum())])
 
@@ -480,7 +482,7 @@ class OffSim(Method):
         rollouts["next", "observation"] = rollouts.pop("next_observation")
         sources = {"expert": data.expert_train, "rollout": rollouts, **self._held_out(batch)}
         for label, table in sources.items():
-            rows = diagnostics.spread(table, REWARD_ROWS)
+            rows = diagnostics.spread(table, REWARD_ROWS).to(self.device)
             reward = self.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"])
             self.log(f"validation/reward/{label}", reward.mean(), batch_size=len(rows))
             for logger in self.loggers:
@@ -519,7 +521,7 @@ class OffSim(Method):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         held_out = {"expert_held_out": data.expert_held_out, "diverse_held_out": data.diverse_held_out}
         self.errors_before_game = {
-            label: diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
+            label: diagnostics.transition_errors(self.transition, table.to(self.device), self.hparams["horizon"])
             for label, table in self._held_out(held_out).items()
         }
 
@@ -542,6 +544,7 @@ class OffSim(Method):
             rows: expert and roll-out transitions used to set the reward's scale.
         """
         hyper = self.hparams
+        self.graphs = None  # they belong to the device of the training
         reward = copy.deepcopy(self.averaged_reward)
         simulator = Simulator(
             transition=copy.deepcopy(self.transition),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_modules.random_stream import RandomStream
 from zoo.policy import Policy
@@ -15,7 +15,7 @@ from zoo.policy import Policy
 NAMES = ("dataset", "cloning", "cloning_noise", "uniform")
 
 
-class ActionProposal:
+class ActionProposal(nn.Module):
     """A named mixture of ways to act; every roll-out keeps the way it was dealt at its start.
 
     - ``dataset``: the actions recorded after the start state, for as long as its episode lasts;
@@ -31,6 +31,10 @@ class ActionProposal:
         noise: deviation of the noise as a share of half the action range.
     """
 
+    cumulative_shares: Tensor
+    action_low: Tensor
+    action_high: Tensor
+
     def __init__(
         self, weights: dict[str, float], action_low: Tensor, action_high: Tensor, policy: Policy | None, noise: float
     ) -> None:
@@ -41,9 +45,14 @@ class ActionProposal:
             raise ValueError(f"the weights of the action proposals must be positive, got {weights}")
         if policy is None and any(weights.get(name, 0.0) > 0.0 for name in ("cloning", "cloning_noise")):
             raise ValueError("the cloning proposals need a behaviour-cloned policy: set `cloned_policy` to its file")
-        self.probabilities = torch.tensor([weights.get(name, 0.0) for name in NAMES])
-        self.action_low, self.action_high = action_low, action_high
-        self.policy = policy
+        super().__init__()
+        shares = torch.tensor([weights.get(name, 0.0) for name in NAMES])
+        self.last = int(shares.nonzero().max())  # of the ways that are used at all
+        # Buffers, so that they are where the module is; they come from the configuration, not from a checkpoint
+        self.register_buffer("cumulative_shares", shares.cumsum(0) / shares.sum(), persistent=False)
+        self.register_buffer("action_low", action_low, persistent=False)
+        self.register_buffer("action_high", action_high, persistent=False)
+        self.cloned = [policy]  # in a list, because the method that owns this holds the policy as well
         self.noise = noise
 
     def draw(self, horizon: int, count: int, random: RandomStream) -> dict[str, Tensor]:
@@ -53,12 +62,11 @@ class ActionProposal:
             ``way``: index into ``NAMES`` of each roll-out, ``(count,)``; ``uniform``, ``cloned_noise`` and
             ``added_noise``: ``(horizon, count, A)``.
         """
-        shares = self.probabilities.cumsum(0) / self.probabilities.sum()
         shape = (horizon, count, len(self.action_low))
-        last = int(self.probabilities.nonzero().max())
+        shares = self.cumulative_shares.to(random.device)
         return {
             # Clamped, because rounding may leave the last share a hair below one
-            "way": torch.bucketize(random.uniform(count), shares.to(random.device), right=True).clamp_max(last),
+            "way": torch.bucketize(random.uniform(count), shares, right=True).clamp_max(self.last),
             "uniform": random.uniform(*shape),
             "cloned_noise": random.normal(*shape),
             "added_noise": random.normal(*shape),
@@ -76,11 +84,11 @@ class ActionProposal:
         Returns:
             ``(B, A)``.
         """
-        low, high = self.action_low.to(observation), self.action_high.to(observation)
+        low, high, (policy,) = self.action_low, self.action_high, self.cloned
         way = way.unsqueeze(-1)
         action = torch.where(way == NAMES.index("uniform"), low + (high - low) * drawn["uniform"], drawn["recorded"])
-        if self.policy is not None:
-            cloned = self.policy.act(observation, deterministic=False, noise=drawn["cloned_noise"])
+        if policy is not None:
+            cloned = policy.act(observation, deterministic=False, noise=drawn["cloned_noise"])
             noisy = cloned + self.noise * 0.5 * (high - low) * drawn["added_noise"]
             noisy = torch.minimum(torch.maximum(noisy, low), high)
             action = torch.where(way == NAMES.index("cloning"), cloned, action)
@@ -91,9 +99,13 @@ class ActionProposal:
 class RecordedActions:
     """Looks up the actions that followed a row in its episode."""
 
-    def __init__(self, tables: list[TensorDict]) -> None:
-        """``tables``: the training tables in the order of the global row ids, each sorted by episode and step."""
-        self.actions = torch.cat([table["action"] for table in tables])
+    def __init__(self, tables: list[TensorDict], device: torch.device | str = "cpu") -> None:
+        """
+        Args:
+            tables: the training tables in the order of the global row ids, each sorted by episode and step.
+            device: where look-ups happen.
+        """
+        self.actions = torch.cat([table["action"] for table in tables]).to(device)
         ends = []
         offset = 0
         for table in tables:
@@ -102,7 +114,7 @@ class RecordedActions:
             positions = torch.nonzero(last).squeeze(-1) + offset
             ends.append(positions[torch.searchsorted(positions, torch.arange(offset, offset + len(table)))])
             offset += len(table)
-        self.last_row = torch.cat(ends)
+        self.last_row = torch.cat(ends).to(device)
 
     def following(self, row: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Actions taken at ``row`` and in the steps after it, and whether the episode was still running then.
