@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +60,36 @@ def hopper_terminated(observation: Tensor) -> Tensor:
     return ~healthy
 
 
+def walker2d_terminated(observation: Tensor) -> Tensor:
+    """Walker2d-v5's rule: torso between 0.8 and 2 m, tilt below 1 rad."""
+    height, angle = observation[..., 0], observation[..., 1]
+    return ~((height > 0.8) & (height < 2.0) & (angle.abs() < 1.0))
+
+
+def ant_terminated(observation: Tensor) -> Tensor:
+    """Ant-v5's rule: finite, torso between 0.2 and 1 m."""
+    height = observation[..., 0]
+    return ~(torch.isfinite(observation).all(dim=-1) & (height >= 0.2) & (height <= 1.0))
+
+
+def never_terminated(observation: Tensor) -> Tensor:
+    """The rule of a task whose episodes only end at their time limit."""
+    return torch.zeros_like(observation[..., 0], dtype=torch.bool)
+
+
+def _names(coordinates: str, velocities: str, joints: Sequence[str]) -> tuple[str, ...]:
+    """Names of positions then velocities: those of the torso, given with units, and the joints' angles."""
+    return (
+        *coordinates.split(", "),
+        *(f"{joint} angle (rad)" for joint in joints),
+        *velocities.split(", "),
+        *(f"{joint} velocity (rad/s)" for joint in joints),
+    )
+
+
+_PLANAR_VELOCITIES = "forward velocity (m/s), vertical velocity (m/s), torso velocity (rad/s)"
+_RETURNS = "random: 100 episodes of uniform actions; expert: 20 episodes of a published policy"
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in [
@@ -68,23 +98,62 @@ TASKS: dict[str, Task] = {
             environment_id="Hopper-v5",
             random_return=17.6,
             expert_return=3727.0,
-            returns_source="random: 100 episodes of uniform actions; expert: 20 episodes of a published policy",
+            returns_source=_RETURNS,
             horizon=1000,
             observation_size=11,
             action_size=3,
             termination=hopper_terminated,
-            observation_names=(
-                "height (m)",
-                "torso angle (rad)",
-                "thigh angle (rad)",
-                "leg angle (rad)",
-                "foot angle (rad)",
-                "forward velocity (m/s)",
-                "vertical velocity (m/s)",
-                "torso velocity (rad/s)",
-                "thigh velocity (rad/s)",
-                "leg velocity (rad/s)",
-                "foot velocity (rad/s)",
+            observation_names=_names("height (m), torso angle (rad)", _PLANAR_VELOCITIES, ["thigh", "leg", "foot"]),
+        ),
+        Task(
+            name="halfcheetah",
+            environment_id="HalfCheetah-v5",
+            random_return=-282.5,
+            expert_return=9420.0,
+            returns_source=_RETURNS,
+            horizon=1000,
+            observation_size=17,
+            action_size=6,
+            termination=never_terminated,
+            observation_names=_names(
+                "height (m), torso angle (rad)",
+                _PLANAR_VELOCITIES,
+                ["back thigh", "back shin", "back foot", "front thigh", "front shin", "front foot"],
+            ),
+        ),
+        Task(
+            name="walker2d",
+            environment_id="Walker2d-v5",
+            random_return=1.8,
+            expert_return=5097.0,
+            returns_source=_RETURNS.replace("20", "21"),
+            horizon=1000,
+            observation_size=17,
+            action_size=6,
+            termination=walker2d_terminated,
+            observation_names=_names(
+                "height (m), torso angle (rad)",
+                _PLANAR_VELOCITIES,
+                ["right thigh", "right leg", "right foot", "left thigh", "left leg", "left foot"],
+            ),
+        ),
+        Task(
+            name="ant",
+            environment_id="Ant-v5",
+            # Without the 78 contact forces, as in the literature on offline learning
+            environment_kwargs={"include_cfrc_ext_in_observation": False},
+            random_return=-48.0,
+            expert_return=5105.0,
+            returns_source=_RETURNS,
+            horizon=1000,
+            observation_size=27,
+            action_size=8,
+            termination=ant_terminated,
+            observation_names=_names(
+                "height (m), orientation w, orientation x, orientation y, orientation z",
+                "velocity x (m/s), velocity y (m/s), velocity z (m/s), "
+                "angular velocity x (rad/s), angular velocity y (rad/s), angular velocity z (rad/s)",
+                [f"{joint} {leg}" for leg in range(1, 5) for joint in ("hip", "ankle")],
             ),
         ),
     ]

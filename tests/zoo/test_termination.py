@@ -1,31 +1,66 @@
-"""Hopper's rule against the real environment on real states, and its two-sided bounds."""
+"""The tasks' rules against the real environment on real states, and their two-sided bounds."""
 
 from __future__ import annotations
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
 
-from zoo.tasks import get_task, hopper_terminated
+from zoo.tasks import TASKS, get_task, hopper_terminated
 
 
-def test_hopper_rule_agrees_with_the_environment_on_real_states() -> None:
-    environment = gymnasium.make("Hopper-v5")
+@pytest.mark.parametrize(("name", "ends"), [("hopper", 20), ("walker2d", 20), ("ant", 1), ("halfcheetah", 0)])
+def test_rules_agree_with_the_environment_on_real_states(name: str, ends: int) -> None:
+    task = get_task(name)
+    assert task.termination is not None
+    environment = task.make(max_episode_steps=200)
     environment.action_space.seed(0)
-    agreed, ends = 0, 0
+    observations, terminations = [], []
     for episode in range(20):
         environment.reset(seed=episode)
         done = False
         while not done:
             observation, _, terminated, truncated, _ = environment.step(environment.action_space.sample())
             done = terminated or truncated
-            rule = bool(hopper_terminated(torch.as_tensor(np.asarray(observation, dtype=np.float32)).unsqueeze(0)))
-            agreed += rule == terminated
-            ends += terminated
-            assert rule == terminated, observation
+            observations.append(observation)
+            terminations.append(terminated)
     environment.close()
-    assert agreed > 200 and ends == 20
+    rule = task.termination(torch.as_tensor(np.asarray(observations, dtype=np.float32)))
+    assert rule.tolist() == terminations
+    assert sum(terminations) >= ends and len(terminations) > 200
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_sizes_and_names_fit_the_environment(name: str) -> None:
+    task = get_task(name)
+    environment = task.make()
+    assert environment.observation_space.shape == (task.observation_size,) == (len(task.observation_names),)
+    assert environment.action_space.shape == (task.action_size,)
+    assert environment.spec is not None and environment.spec.max_episode_steps == task.horizon
+    environment.close()
+    assert len(set(task.observation_names)) == task.observation_size
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "terminal"),
+    [
+        ("walker2d", 0.79, True),
+        ("walker2d", 1.2, False),
+        ("walker2d", 2.01, True),
+        ("ant", 0.19, True),
+        ("ant", 0.75, False),
+        ("ant", 1.01, True),
+        ("ant", float("nan"), True),
+        ("walker2d", float("nan"), True),
+        ("halfcheetah", -5.0, False),
+    ],
+)
+def test_heights_that_end_an_episode(name: str, height: float, terminal: bool) -> None:
+    task = get_task(name)
+    observation = torch.zeros(1, task.observation_size)
+    observation[0, 0] = height
+    assert task.termination is not None
+    assert task.termination(observation).tolist() == [terminal]
 
 
 @pytest.mark.parametrize(
