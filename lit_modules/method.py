@@ -165,9 +165,10 @@ class Method(lightning.LightningModule):
 
     remedy = "Lower the learning rate."
 
-    def place_random_numbers(self) -> None:
+    def place_random_numbers(self, *streams: RandomStream) -> None:
         """Draw on the device of the training from here on; every rank its own numbers."""
-        self.random.place(self.trainer.strategy.root_device, self.trainer.global_rank)
+        for stream in streams:
+            stream.place(self.trainer.strategy.root_device, self.trainer.global_rank)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["updates"] = self.updates

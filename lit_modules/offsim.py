@@ -177,7 +177,7 @@ class OffSim(Method):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
         self.recorded = RecordedActions(tables, self.trainer.strategy.root_device)
-        self.place_random_numbers()
+        self.place_random_numbers(self.random)
         if stage != "fit":
             return  # everything below is in the checkpoint
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))

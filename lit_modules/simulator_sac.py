@@ -25,6 +25,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from lit_modules.behaviour_cloning import cloning_loss
 from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, QNetwork, flat
 from lit_modules.method import Compute, Conversation, Descend, Follow, Method
+from lit_modules.random_stream import RandomStream
 from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
 from zoo.simulator import Simulator
@@ -138,6 +139,7 @@ class SimulatorSAC(Method):
             target_entropy=-float(self.policy.action_size) if target_entropy is None else target_entropy,
         )
         self.target_update = ForeachSoftUpdate(self.loss, tau=tau)
+        self.replay_random = RandomStream(torch.initial_seed(), "replay")
         self._make_replay()
         cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
         self.register_buffer("cut", torch.tensor(cut), persistent=False)
@@ -149,7 +151,8 @@ class SimulatorSAC(Method):
         self.replay = TensorDictReplayBuffer(
             storage=LazyTensorStorage(self.hparams["buffer_size"], device=self.random.device)
         )
-        self.replay.set_rng(self.random.generator)
+        # Apart from the noise, so that neither depends on how many updates are drawn for at once
+        self.replay.set_rng(self.replay_random.generator)
 
     def _refuse_other_spaces(
         self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
@@ -183,7 +186,7 @@ class SimulatorSAC(Method):
         require_streams(data, ["expert", "all"])
         self.loss.normalizer.load_state_dict(self.simulator.transition.observation_normalizer.state_dict())
         # The same memory as the networks', so that no transition crosses to the host and back
-        self.place_random_numbers()
+        self.place_random_numbers(self.random, self.replay_random)
         self._make_replay()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -289,7 +292,7 @@ class SimulatorSAC(Method):
             return torch.cat([part.get(key) for part in parts], dim=1)
 
         action = mixed("action")
-        noise = self.random.normal(2, *action.shape)
+        noise = self.random.normal(updates, 2, *action.shape[1:])
         # Recorded transitions happened, so there is nothing to doubt about them
         uncertainty = parts[0]["uncertainty"] if real < size else action.new_zeros(updates, 0)
         return {
@@ -298,8 +301,8 @@ class SimulatorSAC(Method):
             "next_observation": mixed("next", "observation"),
             "terminated": mixed("next", "terminated").squeeze(-1).float(),
             "uncertainty": functional.pad(uncertainty, (0, real)),
-            "noise": noise[0],
-            "next_noise": noise[1],
+            "noise": noise[:, 0],
+            "next_noise": noise[:, 1],
             "expert_observation": expert["observation"],
             "expert_action": expert["action"],
         }
@@ -352,10 +355,12 @@ class SimulatorSAC(Method):
         # Cloned, because a slice of the storage would be saved with the whole storage behind it
         stored = self.replay[: len(self.replay)].exclude("index").clone()
         checkpoint["replay"] = stored.to_dict()
+        checkpoint["replay_random_state"] = self.replay_random.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.replay.extend(TensorDict(checkpoint["replay"]).auto_batch_size_(1))
+        self.replay_random.restore(checkpoint["replay_random_state"])
 
     def _keep_snapshot(self) -> None:
         every = self.hparams["snapshot_every"]

@@ -1,4 +1,4 @@
-"""A seed trained beside others ends where it would have ended alone."""
+"""However the updates are carried out, they end in the same place: seeds together, compiled, in other portions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict
 
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.compilation import compiler_at_hand
 from lit_modules.method import Conversation, Descend, Method
 from lit_modules.offsim import OffSim
 from lit_modules.proposals import RecordedActions
@@ -40,11 +41,11 @@ def table(*size: int) -> TensorDict:
     )
 
 
-def cloning(folder: Path, seed: int) -> Method:
-    return BehaviourCloning(SIZE, LOW, HIGH, (8,))
+def cloning(folder: Path, seed: int, **settings: Any) -> Method:
+    return BehaviourCloning(SIZE, LOW, HIGH, (8,), **settings)
 
 
-def offsim(folder: Path, seed: int) -> Method:
+def offsim(folder: Path, seed: int, **settings: Any) -> Method:
     # 12 updates of likelihood, then the game, with and without a transition step
     module = OffSim(
         SIZE,
@@ -59,13 +60,14 @@ def offsim(folder: Path, seed: int) -> Method:
         transition_every=2,
         starts=8,
         margin_weight=0.5,
+        **settings,
     )
     module.recorded = RecordedActions([table(100)])
     module._measure_before_game = lambda: None  # type: ignore[method-assign]
     return module
 
 
-def policy(folder: Path, seed: int) -> Method:
+def policy(folder: Path, seed: int, **settings: Any) -> Method:
     simulator = Simulator(
         TransitionModel(SIZE, 2, members=2, hidden_sizes=(8,)),
         RewardModel(SIZE, 2, (8,)),
@@ -78,7 +80,9 @@ def policy(folder: Path, seed: int) -> Method:
     simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, 2))
     path = folder / f"{seed}.safetensors"
     simulator.save(path)
-    module = SimulatorSAC(str(path), hidden_sizes=(8,), starts=10, horizon=3, batch_size=16, refresh_every=8)
+    module = SimulatorSAC(
+        str(path), hidden_sizes=(8,), starts=10, horizon=3, batch_size=16, refresh_every=8, **settings
+    )
     data = SimpleNamespace(expert_train=table(30), diverse_train=table(70), streams={"expert": 16, "all": 16})
     module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     return module
@@ -117,15 +121,51 @@ def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], g
         batch.capture_graphs()
     logged = batch.run_together([module.converse(rows) for module, rows in together])
     for (single, _), (replica, _), ours, theirs in zip(alone, together, logged, logged_alone, strict=True):
-        assert replica.updates == single.updates == UPDATES
-        assert ours.keys() == theirs.keys()
-        for name in ours:
-            torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-5, msg=name)
-        expected = single.state_dict()
-        for name, value in replica.state_dict().items():
-            torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5, msg=name)
+        assert_same(replica, single, (ours, theirs), 1e-3)
     first, second = (module.state_dict() for module, _ in together[:2])
     assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_same(one: Method, other: Method, logged: tuple[Any, Any], tolerance: float) -> None:
+    """Two trainings logged the same and ended with the same parameters."""
+    assert one.updates == other.updates == UPDATES
+    assert logged[0].keys() == logged[1].keys()
+    for name in logged[0]:
+        torch.testing.assert_close(logged[0][name], logged[1][name], rtol=tolerance, atol=tolerance, msg=name)
+    expected = other.state_dict()
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=tolerance, atol=tolerance, msg=name)
+
+
+@pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("make", [offsim, policy])
+def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path: Path) -> None:
+    trained = []
+    for compile in ("never", "always"):
+        torch.manual_seed(0)
+        module = make(tmp_path, 0, compile=compile)
+        rows = {name: table(UPDATES, 18) for name in ("expert", "all", "diverse")}
+        attach(module, module.configure_optimizers())
+        trained.append((module, module.run(module.converse(rows))))
+    assert_same(trained[0][0], trained[1][0], (trained[0][1], trained[1][1]), 1e-4)
+
+
+@pytest.mark.parametrize("make", [cloning, offsim, policy])
+def test_portions_of_updates_do_not_matter(make: Callable[..., Method], tmp_path: Path) -> None:
+    """One Lightning step of 20 updates, or steps of 7, 7 and 6."""
+    trained = []
+    for portions in ([UPDATES], [7, 7, 6]):
+        torch.manual_seed(0)
+        module = make(tmp_path, 0)
+        rows = {name: table(UPDATES, 18) for name in ("expert", "all", "diverse")}
+        attach(module, module.configure_optimizers())
+        first = 0
+        for portion in portions:
+            module.run(module.converse({name: each[first : first + portion] for name, each in rows.items()}))
+            first += portion
+        trained.append(module)
+    # What is logged may be a mean over the step
+    assert_same(trained[0], trained[1], ({}, {}), 1e-6)
 
 
 def test_replicas_stay_views_of_the_stacks(tmp_path: Path) -> None:

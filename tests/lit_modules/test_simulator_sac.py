@@ -11,7 +11,6 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from lit_modules.compilation import compiler_at_hand
 from lit_modules.simulator_sac import SimulatorSAC, simulator_return
 from zoo import Policy, Simulator
 from zoo.reward import RewardModel
@@ -245,9 +244,6 @@ def test_data_with_other_spaces_is_refused(tmp_path: Path) -> None:
         make(tmp_path, observation_size=SIZE, action_low=[-1.0, -1.0], action_high=[2.0, 2.0])
 
 
-needs_compiler = pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
-
-
 def trained(
     module: Any, given: list[dict[str, Any]], optimizer: torch.optim.Optimizer | None = None
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -261,15 +257,6 @@ def trained(
         logged = module.run(module.update(inputs))
         losses.append(torch.stack([logged["loss_actor"], logged["loss_qvalue"], logged["cloning"]]))
     return losses, [value.detach() for value in module.state_dict().values()]
-
-
-@needs_compiler
-def test_twenty_compiled_updates_equal_twenty_plain_ones(tmp_path: Path) -> None:
-    plain, fast = make(tmp_path), make(tmp_path, compile="always")
-    given = [rows() for _ in range(20)]
-    for ours, theirs in zip(trained(plain, copy.deepcopy(given)), trained(fast, given), strict=True):
-        for one, other in zip(ours, theirs, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_twenty_updates_through_graphs_equal_twenty_plain_ones(tmp_path: Path) -> None:
