@@ -6,7 +6,7 @@ import difflib
 import inspect
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -16,30 +16,65 @@ from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
 
+DEFAULTS = "defaults"
 STAGES = {"behaviour_cloning": BehaviourCloning, "simulator": OffSim, "policy": SimulatorSAC}
 
 
 def shipped_tasks() -> list[str]:
     """Names of the configurations that come with the package."""
     folder = resources.files("configs") / "train"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    names = (entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(name for name in names if name != DEFAULTS)
 
 
-def load_configuration(source: str) -> DictConfig:
-    """Read a YAML file, or the shipped configuration of a task."""
+def load_configuration(source: str, above: tuple[Path, ...] = ()) -> DictConfig:
+    """Read a YAML file, or the shipped configuration of a task; what it does not say comes from its ``base``.
+
+    Args:
+        source: path of a file, or name of a task.
+        above: files that are based on this one.
+
+    Raises:
+        UserError: if there is no such file or task, if it cannot be read, or names a setting that its base lacks.
+    """
     path = Path(source)
     if not path.is_file():
         if source not in shipped_tasks():
             close = difflib.get_close_matches(source, shipped_tasks(), n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known tasks are {', '.join(shipped_tasks())}"
             raise UserError(f"{source!r} is neither a file nor a task: {hint}")
-        path = Path(str(resources.files("configs") / "train" / f"{source}.yaml"))
+        path = _shipped(source)
+    configuration = _read(path)
+    base = configuration.pop("base", None)
+    if base is None:
+        return configuration
+    below = path.parent / str(base)
+    if base == DEFAULTS and not below.is_file():
+        below = _shipped(DEFAULTS)
+    if not below.is_file():
+        raise UserError(
+            f"{path}: its base {str(base)!r} is no file beside it; write `base: {DEFAULTS}` or a file's name"
+        )
+    if below.resolve() in above:
+        raise UserError(f"{path}: its base {base} is in turn based on this file")
+    known = load_configuration(str(below), (*above, path.resolve()))
+    for key in _keys(configuration):
+        if not key.startswith("budgets."):  # a file may add budgets of its own
+            _refuse_unknown(key, known)
+    return cast(DictConfig, OmegaConf.merge(known, configuration))
+
+
+def _shipped(name: str) -> Path:
+    return Path(str(resources.files("configs") / "train" / f"{name}.yaml"))
+
+
+def _read(path: Path) -> DictConfig:
     try:
         configuration = OmegaConf.load(path)
     except Exception as error:  # any YAML error
         raise UserError(f"{path} is not a readable YAML file: {error}") from error
     if not isinstance(configuration, DictConfig):
-        raise UserError(f"{path} must hold a mapping with the keys task, data, simulator, policy, ...")
+        raise UserError(f"{path} must hold a mapping, with `base: {DEFAULTS}` or every key")
     return configuration
 
 
@@ -80,6 +115,9 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         except OmegaConfBaseException as error:
             raise UserError(f"cannot set {key} to {value!r}: {error}") from error
     assert isinstance(merged, DictConfig)
+    missing = sorted(OmegaConf.missing_keys(merged))
+    if missing:
+        raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
     for stage, method in STAGES.items():
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
     return merged
@@ -99,7 +137,7 @@ def _keys(node: DictConfig, prefix: str = "") -> list[str]:
     keys: list[str] = []
     for name in map(str, node):
         keys.append(f"{prefix}{name}")
-        if OmegaConf.is_dict(node.get(name)):
+        if not OmegaConf.is_missing(node, name) and OmegaConf.is_dict(node.get(name)):
             keys += _keys(node[name], f"{prefix}{name}.")
     return keys
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app import main as command
-from app.configuration import load_configuration, parse_overrides, resolve
+from app.configuration import load_configuration, parse_overrides, resolve, shipped_tasks
 from app.errors import UserError
 from lit_modules.behaviour_cloning import BehaviourCloning
 from zoo import Policy, Simulator
@@ -166,6 +166,49 @@ def test_a_folder_with_other_content_is_left_alone(
     assert command.main([*tiny, "--out", str(tmp_path)]) == 2
     assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("task", ["ant", "halfcheetah", "hopper", "walker2d"])
+def test_tasks_share_one_set_of_settings(task: str) -> None:
+    assert task in shipped_tasks()
+    ours, defaults = load_configuration(task), load_configuration("hopper")
+    assert ours.pop("task") == task and ours.data.pop("expert") == f"offsim/{task}/expert-v0"
+    assert defaults.pop("task") and defaults.data.pop("expert")
+    assert ours.data.pop("diverse") != defaults.data.pop("diverse") or task == "hopper"
+    assert ours == defaults
+
+
+def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "base: defaults\ntask: hopper\ndata: {expert: a/b-v0}\nbudgets: {tiny: {policy: {updates: 1}}}\n"
+    )
+    (tmp_path / "longer.yaml").write_text("base: mine.yaml\npolicy: {updates: 7, model: {horizon: 3}}\n")
+    longer = resolve(load_configuration(str(tmp_path / "longer.yaml")), "full", {}, [])
+    assert (longer.task, longer.data.expert, longer.policy.updates, longer.policy.model.horizon) == (
+        "hopper",
+        "a/b-v0",
+        7,
+        3,
+    )
+    assert longer.policy.model.gamma == 0.99
+    assert resolve(load_configuration(str(tmp_path / "longer.yaml")), "tiny", {}, []).policy.updates == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: defaults\ntask: hopper\npolicy: {updatse: 3}\n", "did you mean 'policy.updates'"),
+        ("base: defaults\ntask: hopper\n", "does not say data.expert"),
+        ("base: nothing.yaml\n", "no file beside it"),
+        ("base: bad.yaml\n", "in turn based on this file"),
+        ("- 1\n", "must hold a mapping"),
+    ],
+)
+def test_bad_configurations_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        resolve(load_configuration(str(path)), "full", {}, [])
 
 
 def test_budget_options_and_overrides_apply_in_this_order() -> None:
