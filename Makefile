@@ -5,6 +5,8 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 # Address of a PyTorch wheel index (see pytorch.org), for another build of torch than the platform's usual one.
 # Read when .venv is made; torch alone comes from there, what it depends on from the usual place.
 TORCH_INDEX ?=
+# Folder of a checkout of OfflineRL-Kit, for bench.
+PEER ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,7 +20,8 @@ help:
 	@echo "make clean  delete .venv, caches and build leftovers; runs/ is kept"
 	@echo
 	@echo "Variables: PYTHON=python3.12 picks the interpreter;"
-	@echo "           TORCH_INDEX=ADDRESS takes torch from that PyTorch wheel index (see pytorch.org), e.g. for CPU only"
+	@echo "           TORCH_INDEX=ADDRESS takes torch from that PyTorch wheel index (see pytorch.org), e.g. for CPU only;"
+	@echo "           PEER=FOLDER makes bench time that checkout of OfflineRL-Kit beside offsim"
 
 demo: $(VENV)/.installed
 	@echo "Training on Hopper, small budget, into runs/demo"
@@ -36,7 +39,7 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	@echo "Measuring speed (some minutes); ARGUMENTS=--help lists the options"
-	@$(VENV)/bin/python -m benchmarks.speed $(ARGUMENTS)
+	@$(VENV)/bin/python -m benchmarks.speed $(if $(PEER),--peer '$(PEER)') $(ARGUMENTS)
 
 clean:
 	@echo "Deleting .venv, caches and build leftovers"

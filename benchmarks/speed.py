@@ -1,6 +1,7 @@
 """How fast the hot loops are: ``python -m benchmarks.speed`` or ``make bench``.
 
-Prints a table and writes it as JSON with versions and machine. Nothing here passes or fails.
+Prints a table and writes it as JSON with versions and machine. Nothing here passes or fails. With ``--peer``, another
+project is timed beside ours in the same interleaved run; ``benchmarks/peer.py`` says which rows to compare.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import platform
 import resource
+import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 
 from app.allocator import keep_freed_memory
+from benchmarks.peer import PeerError, peer_workloads
 from benchmarks.timing import Workload, measure
 from benchmarks.workloads import (
     SHAPES,
@@ -42,22 +45,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each, of which the median counts")
     parser.add_argument("--seconds", type=float, default=0.5, help="length of each measurement")
     parser.add_argument("--allocator", default="keep", choices=["keep", "default"], help="see app/allocator.py")
-    parser.add_argument("--only", default="", help="only what has this in its name")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="TEXT", help="only what has one of these in its name"
+    )
+    parser.add_argument("--peer", type=Path, metavar="CHECKOUT", help="folder of OfflineRL-Kit, timed beside ours")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"), help="JSON file to write")
     arguments = parser.parse_args()
     _quiet()
+    device = torch.device(arguments.device)
+    try:
+        workloads = named(arguments.shapes, device, arguments.peer)
+    except PeerError as error:
+        sys.exit(f"--peer: {error}")
+    workloads = [each for each in workloads if any(text in each.name for text in arguments.only)]
     kept = arguments.allocator == "keep" and keep_freed_memory()
     torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    workloads: list[Workload] = []
-    for shape in arguments.shapes:
-        workloads += simulator_stage(shape, device)
-        workloads += simulation(shape, device)
-        workloads += policy_stage(shape, device)
-        workloads += seeds_together(shape, device)
-        workloads += lightning_overhead(shape, device)
-        workloads += data_loading(shape)
-    workloads = [each for each in workloads if arguments.only in each.name]
     measure(workloads, arguments.rounds, arguments.seconds, lambda text: print(text, flush=True))
     content: dict[str, Any] = {
         "machine": {**machine(device, arguments.threads), "keeps_freed_memory": kept},
@@ -75,6 +77,25 @@ def main() -> None:
     arguments.out.write_text(json.dumps(content, indent=1))
     print_table(content)
     print(f"written to {arguments.out}")
+
+
+def named(shapes: list[str], device: torch.device, peer: Path | None) -> list[Workload]:
+    """All workloads of these shapes, none of them built yet.
+
+    Raises:
+        PeerError: if the peer is not what is expected.
+    """
+    workloads: list[Workload] = []
+    for shape in shapes:
+        workloads += simulator_stage(shape, device)
+        workloads += simulation(shape, device)
+        workloads += policy_stage(shape, device)
+        workloads += seeds_together(shape, device)
+        workloads += lightning_overhead(shape, device)
+        workloads += data_loading(shape)
+        if peer is not None:
+            workloads += peer_workloads(peer, shape, device)
+    return workloads
 
 
 def machine(device: torch.device, threads: int) -> dict[str, Any]:
@@ -96,9 +117,10 @@ def print_table(content: dict[str, Any]) -> None:
     """The results as text."""
     for name, value in content["machine"].items():
         print(f"{name}: {value}")
+    width = max((len(row["name"]) for row in content["results"]), default=0) + 2
     for row in content["results"]:
         spread = (max(row["rounds"]) - min(row["rounds"])) / row["median"]
-        print(f"{row['shape']:<8}{row['name']:<48}{row['median']:>14,.1f} {row['unit']:<14} spread {spread:.0%}")
+        print(f"{row['shape']:<8}{row['name']:<{width}}{row['median']:>14,.1f} {row['unit']:<14} spread {spread:.0%}")
     print(f"peak memory: {content['peak_memory_mib']['process']:,.0f} MiB")
 
 

@@ -19,7 +19,7 @@ class Workload:
         name: what it does.
         unit: what is counted, e.g. ``updates/s``.
         per_call: how many of them one call does.
-        call: does the work.
+        build: makes what the work needs and returns the call that does it; called when the measuring begins.
         rates: one measurement per round.
     """
 
@@ -27,7 +27,7 @@ class Workload:
     name: str
     unit: str
     per_call: float
-    call: Callable[[], object]
+    build: Callable[[], Callable[[], object]]
     rates: list[float] = field(default_factory=list)
 
     @property
@@ -61,13 +61,15 @@ def measure(workloads: Sequence[Workload], rounds: int, target: float, report: C
         target: wanted seconds per measurement; at least one call is made.
         report: told what is going on.
     """
-    times = []
+    calls, times = [], []
     for workload in workloads:
         report(f"warm-up: {workload.group}, {workload.name}")
-        seconds(workload.call, 1)
-        once = seconds(workload.call, 2) / 2
+        call = workload.build()
+        seconds(call, 1)
+        once = seconds(call, 2) / 2
+        calls.append(call)
         times.append(max(1, round(target / max(once, 1e-9))))
     for index in range(rounds):
         report(f"round {index + 1} of {rounds}")
-        for workload, count in zip(workloads, times, strict=True):
-            workload.rates.append(count * workload.per_call / seconds(workload.call, count))
+        for workload, call, count in zip(workloads, calls, times, strict=True):
+            workload.rates.append(count * workload.per_call / seconds(call, count))

@@ -1,9 +1,15 @@
-"""The hot loops of this project on made-up data of a task's shape."""
+"""The hot loops of this project on made-up data of a task's shape.
+
+Naming a workload costs nothing: its networks and data are made when it is first measured.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from threading import Semaphore, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,19 +18,17 @@ import lightning
 import numpy as np
 import torch
 from tensordict import TensorDict
-from torch import Tensor
-from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
-from torchrl.objectives import SACLoss, SoftUpdate
 
+from app.pipeline import BATCHES_PER_STEP
 from benchmarks.timing import Workload
+from benchmarks.yardsticks import matrix_products, torchrl_update
 from datamodules.cache import Table
 from datamodules.streams import Stream, TransitionLoader, TransitionStream
 from lit_modules.compilation import compiler_at_hand
-from lit_modules.critic import QNetwork
 from lit_modules.offsim import OffSim
 from lit_modules.seeds import SeedBatch
 from lit_modules.simulator_sac import SimulatorSAC
-from zoo import Policy, Simulator
+from zoo import Simulator
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
 from zoo.termination import TerminationModel
@@ -33,7 +37,8 @@ from zoo.transition import TransitionModel
 SHAPES = {"hopper": ("Hopper-v5", {}, 11, 3), "ant": ("Ant-v5", {"include_cfrc_ext_in_observation": False}, 27, 8)}
 ROWS = 50_000  # rows of made-up data
 EPISODE = 1000  # steps of an episode of it
-UPDATES = 20  # updates per training step
+STEP_ROWS = (1_000, 10_000, 100_000)  # batches that a simulator is stepped in
+UPDATES = BATCHES_PER_STEP  # updates per training step, as in `offsim train`
 COMPILE = {"never": "", "always": ", compiled"} if compiler_at_hand() else {"never": ""}
 
 
@@ -110,20 +115,18 @@ def simulator(observation_size: int, action_size: int, device: torch.device) -> 
 
 
 def simulator_stage(shape: str, device: torch.device) -> list[Workload]:
-    """Updates of OffSim: likelihood alone, and the game."""
+    """Updates of OffSim: likelihood alone (7 members, 256 rows each), and the game."""
     _, _, observation_size, action_size = SHAPES[shape]
-    data = RandomData(observation_size, action_size, {"expert": 256, "all": 1792})
-    batches = iter(data.train_dataloader())
-    workloads = []
-    for name, pretraining in (("transition update (likelihood)", 10**9), ("game update", 0)):
-        for choice, suffix in COMPILE.items():
-            module = _offsim(observation_size, action_size, pretraining, choice)
-            _attach(module, data, device)
-            module.to(device)
-            workloads.append(
-                Workload(shape, name + suffix, "updates/s", UPDATES, _training_step(module, batches, device))
-            )
-    return workloads
+
+    def build(pretraining: int, choice: str) -> Callable[[], object]:
+        data = RandomData(observation_size, action_size, {"expert": 256, "all": 1792})
+        return _training(_offsim(observation_size, action_size, pretraining, choice), data, device)
+
+    return [
+        Workload(shape, name + suffix, "updates/s", UPDATES, partial(build, pretraining, choice))
+        for name, pretraining in (("transition update (likelihood)", 10**9), ("game update", 0))
+        for choice, suffix in COMPILE.items()
+    ]
 
 
 def _offsim(observation_size: int, action_size: int, pretraining: int, compile: str = "never") -> OffSim:
@@ -139,54 +142,94 @@ def _offsim(observation_size: int, action_size: int, pretraining: int, compile: 
     )
 
 
-def simulation(shape: str, device: torch.device, batches: tuple[int, ...] = (1_000, 10_000, 100_000)) -> list[Workload]:
+def simulation(shape: str, device: torch.device) -> list[Workload]:
     """Steps of the Simulator with and without uncertainty, and of the real task."""
     environment_id, arguments, observation_size, action_size = SHAPES[shape]
-    model = simulator(observation_size, action_size, device)
-    workloads = []
-    for rows in batches:
+
+    def build(rows: int, with_uncertainty: bool) -> Callable[[], object]:
+        model = simulator(observation_size, action_size, device)
         observation = torch.randn(rows, observation_size, device=device)
         action = torch.randn(rows, action_size, device=device).tanh()
-        for with_uncertainty in (False, True):
+        return lambda: model.step(observation, action, with_uncertainty=with_uncertainty)
 
-            def step(o: Tensor = observation, a: Tensor = action, u: bool = with_uncertainty) -> object:
-                return model.step(o, a, with_uncertainty=u)
+    def build_transition(rows: int) -> Callable[[], object]:
+        model = simulator(observation_size, action_size, device).transition
+        observation = torch.randn(rows, observation_size, device=device)
+        action = torch.randn(rows, action_size, device=device).tanh()
+        return lambda: torch.no_grad()(model.drawn)(observation, action)
 
-            name = f"simulator step, batch {rows}" + (" with uncertainty" if with_uncertainty else "")
-            workloads.append(Workload(shape, name, "transitions/s", rows, step))
-    real = gymnasium.make(environment_id, **arguments)
-    real.action_space.seed(0)
-    real.reset(seed=0)
+    def build_real() -> Callable[[], object]:
+        real = gymnasium.make(environment_id, **arguments)
+        real.action_space.seed(0)
+        real.reset(seed=0)
 
-    def real_steps() -> None:
-        for _ in range(100):
-            *_, terminated, truncated, _ = real.step(real.action_space.sample())
-            if terminated or truncated:
-                real.reset()
+        def steps() -> None:
+            for _ in range(100):
+                *_, terminated, truncated, _ = real.step(real.action_space.sample())
+                if terminated or truncated:
+                    real.reset()
 
-    workloads.append(Workload(shape, f"MuJoCo: {environment_id}", "transitions/s", 100, real_steps))
-    return workloads
+        return steps
+
+    return [
+        *(
+            Workload(shape, f"simulator step, batch {rows}{suffix}", "transitions/s", rows, partial(build, rows, doubt))
+            for rows in STEP_ROWS
+            for doubt, suffix in ((False, ""), (True, " with uncertainty"))
+        ),
+        *(
+            Workload(
+                shape,
+                f"simulator's transition alone, batch {rows}",
+                "transitions/s",
+                rows,
+                partial(build_transition, rows),
+            )
+            for rows in STEP_ROWS
+        ),
+        Workload(shape, f"MuJoCo: {environment_id}", "transitions/s", 100, build_real),
+    ]
 
 
 def policy_stage(shape: str, device: torch.device) -> list[Workload]:
-    """Updates of the policy stage, as configured and as lean as MOPO's, and the ceiling set by the matrix products."""
+    """Updates of the policy stage, as configured and as lean as MOPO's, and the ceiling set by the matrix products.
+
+    With its roll-outs apart, a lean update samples 256 rows, 5% of them recorded, and takes one step of actor, twin
+    critics, temperature and targets, as an update of MOPO does; ``benchmarks/peer.py`` says what differs.
+    """
     _, _, observation_size, action_size = SHAPES[shape]
-    data = RandomData(observation_size, action_size, {"expert": 128, "all": 128})
-    batches = iter(data.train_dataloader())
-    lean = {"layer_norm": False, "cloning_weight": 0.0, "real_share": 0.05}
-    workloads = []
-    for name, settings in (("policy update, roll-outs included", {}), ("policy update, as lean as MOPO's", lean)):
-        for choice, suffix in COMPILE.items():
-            module = _policy(observation_size, action_size, compile=choice, **settings)
-            _attach(module, data, device)
-            module.to(device)
-            workloads.append(
-                Workload(shape, name + suffix, "updates/s", UPDATES, _training_step(module, batches, device))
-            )
+    lean: dict[str, Any] = {"layer_norm": False, "cloning_weight": 0.0, "real_share": 0.05}
+    # The buffer is filled once, before anything is timed
+    apart = {**lean, "refresh_every": 10**9, "target_entropy": -float(action_size)}
+
+    def build(settings: dict[str, Any], choice: str) -> Callable[[], object]:
+        data = RandomData(observation_size, action_size, {"expert": 128, "all": 128})
+        return _training(_policy(observation_size, action_size, compile=choice, **settings), data, device)
+
     return [
-        *workloads,
-        Workload(shape, "TorchRL SACLoss, eager, update alone", "updates/s", 1, _torchrl_update(shape, device)),
-        Workload(shape, "matrix products of a policy update", "updates/s", 1, _matrix_products(shape, device)),
+        *(
+            Workload(shape, name + suffix, "updates/s", UPDATES, partial(build, settings, choice))
+            for name, settings in (
+                ("policy update, roll-outs included", {}),
+                ("policy update, as lean as MOPO's", lean),
+                ("policy update, as lean as MOPO's, roll-outs apart", apart),
+            )
+            for choice, suffix in COMPILE.items()
+        ),
+        Workload(
+            shape,
+            "TorchRL SACLoss, eager, update alone",
+            "updates/s",
+            1,
+            partial(torchrl_update, observation_size, action_size, device),
+        ),
+        Workload(
+            shape,
+            "matrix products of a policy update",
+            "updates/s",
+            1,
+            partial(matrix_products, observation_size, action_size, device),
+        ),
     ]
 
 
@@ -200,42 +243,34 @@ def _policy(observation_size: int, action_size: int, **settings: Any) -> Simulat
 def seeds_together(shape: str, device: torch.device, count: int = 8) -> list[Workload]:
     """Updates of many seeds at once; a unit is one update of one seed."""
     _, _, observation_size, action_size = SHAPES[shape]
-    workloads = []
-    for name, streams in (
-        ("policy update", {"expert": 128, "all": 128}),
-        ("transition update (likelihood)", {"expert": 256, "all": 1792}),
-        ("game update", {"expert": 256, "all": 1792}),
-    ):
+
+    def build(streams: dict[str, int], make: Callable[[], Any]) -> Callable[[], object]:
         data = RandomData(observation_size, action_size, streams)
-        replicas: list[Any] = []
+        replicas = []
         for seed in range(count):
             torch.manual_seed(seed)
-            pretraining = 0 if name.startswith("game") else 10**9
-            if name.startswith("policy"):
-                replicas.append(_policy(observation_size, action_size))
-            else:
-                replicas.append(_offsim(observation_size, action_size, pretraining))
+            replicas.append(make())
             _attach(replicas[-1], data, device)
-            replicas[-1].to(device)
-        workloads.append(
-            Workload(
-                shape,
-                f"{name}, {count} seeds together",
-                "updates/s",
-                count * UPDATES,
-                _together(replicas, data, device),
-            )
+        return _together(replicas, data, device)
+
+    policy, game = {"expert": 128, "all": 128}, {"expert": 256, "all": 1792}
+    return [
+        Workload(shape, f"{name}, {count} seeds together", "updates/s", count * UPDATES, partial(build, streams, make))
+        for name, streams, make in (
+            ("policy update", policy, partial(_policy, observation_size, action_size)),
+            ("transition update (likelihood)", game, partial(_offsim, observation_size, action_size, 10**9)),
+            ("game update", game, partial(_offsim, observation_size, action_size, 0)),
         )
-    return workloads
+    ]
 
 
-def _together(replicas: list[Any], data: RandomData, device: torch.device) -> Any:
+def _together(replicas: list[Any], data: RandomData, device: torch.device) -> Callable[[], object]:
     batch: Any = SeedBatch(replicas)
     _let_train(batch, batch.configure_optimizers())
     loaders = [iter(data.train_dataloader()) for _ in replicas]
 
     def step() -> None:
-        rows = [{name: each.to(device) for name, each in next(loader).items()} for loader in loaders]
+        rows = [_next(loader, device) for loader in loaders]
         batch.run_together([replica.converse(own) for replica, own in zip(replicas, rows, strict=True)])
 
     return step
@@ -244,63 +279,104 @@ def _together(replicas: list[Any], data: RandomData, device: torch.device) -> An
 def data_loading(shape: str) -> list[Workload]:
     """Rows per second of the training streams."""
     _, _, observation_size, action_size = SHAPES[shape]
-    data = RandomData(observation_size, action_size, {"expert": 256, "all": 1792})
-    batches = iter(data.train_dataloader())
-    workloads = [Workload(shape, "rows from memory", "rows/s", UPDATES * 2048, lambda: next(batches))]
-    folder = tempfile.TemporaryDirectory()
-    for name, column in data.table.columns().items():
-        np.save(Path(folder.name) / f"{name}.npy", column.numpy())
-    mapped = Table(None, data.table.lengths, Path(folder.name))
-    streams = {"all": Stream(0, ROWS, 2048, chunked=True)}
-    chunks = iter(TransitionLoader(TransitionStream(mapped, streams, UPDATES), 0, lambda: 0))
+    streams = {"expert": 256, "all": 1792}
 
-    def read(keep: object = folder) -> object:
-        return next(chunks)
+    def from_memory() -> Callable[[], object]:
+        batches = iter(RandomData(observation_size, action_size, streams).train_dataloader())
+        return lambda: next(batches)
 
-    workloads.append(Workload(shape, "rows from memory-mapped files", "rows/s", UPDATES * 2048, read))
-    return workloads
+    def from_files() -> Callable[[], object]:
+        table = RandomData(observation_size, action_size, streams).table
+        folder = tempfile.TemporaryDirectory()
+        for name, column in table.columns().items():
+            np.save(Path(folder.name) / f"{name}.npy", column.numpy())
+        mapped = Table(None, table.lengths, Path(folder.name))
+        every = {"all": Stream(0, ROWS, 2048, chunked=True)}
+        chunks = iter(TransitionLoader(TransitionStream(mapped, every, UPDATES), 0, lambda: 0))
+
+        def read(keep: object = folder) -> object:
+            return next(chunks)
+
+        return read
+
+    return [
+        Workload(shape, "rows from memory", "rows/s", UPDATES * 2048, from_memory),
+        Workload(shape, "rows from memory-mapped files", "rows/s", UPDATES * 2048, from_files),
+    ]
+
+
+class Turns(lightning.Callback):
+    """Lets a training in another thread take steps on demand, so that its start is not timed with them."""
+
+    def __init__(self) -> None:
+        self.allowed, self.taken = Semaphore(0), Semaphore(0)
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.allowed.acquire()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.taken.release()
+
+    def take(self, steps: int) -> None:
+        """Return once so many steps more were taken."""
+        for _ in range(steps):
+            self.allowed.release()
+        for _ in range(steps):
+            self.taken.acquire()
 
 
 def lightning_overhead(shape: str, device: torch.device) -> list[Workload]:
     """The same policy updates through ``Trainer.fit`` and in a bare loop."""
     _, _, observation_size, action_size = SHAPES[shape]
-    data = RandomData(observation_size, action_size, {"expert": 128, "all": 128})
-    steps = 10
-    inside, bare = _policy(observation_size, action_size), _policy(observation_size, action_size)
-    _attach(bare, data, device)
-    bare.to(device)
-    batches = iter(data.train_dataloader())
-    training = _training_step(bare, batches, device)
+    streams = {"expert": 128, "all": 128}
+    steps = 4
 
-    def fit() -> None:
+    def through_lightning() -> Callable[[], object]:
+        module, data = _policy(observation_size, action_size), RandomData(observation_size, action_size, streams)
+        turns = Turns()
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1,
-            max_steps=steps,
+            max_steps=-1,
             logger=False,
             limit_val_batches=0,
             enable_progress_bar=False,
             enable_model_summary=False,
             enable_checkpointing=False,
+            callbacks=[turns],
         )
-        trainer.fit(inside, datamodule=data)
+        threads = torch.get_num_threads()
 
-    def loop() -> None:
-        for _ in range(steps):
-            training()
+        def fit() -> None:
+            torch.set_num_threads(threads)  # a thread starts with the default
+            trainer.fit(module, datamodule=data)
+
+        Thread(target=fit, daemon=True).start()
+        return partial(turns.take, steps)
+
+    def bare() -> Callable[[], object]:
+        data = RandomData(observation_size, action_size, streams)
+        step = _training(_policy(observation_size, action_size), data, device)
+
+        def loop() -> None:
+            for _ in range(steps):
+                step()
+
+        return loop
 
     return [
-        Workload(shape, "policy stage through Lightning", "updates/s", steps * UPDATES, fit),
-        Workload(shape, "policy stage in a bare loop", "updates/s", steps * UPDATES, loop),
+        Workload(shape, "policy stage through Lightning", "updates/s", steps * UPDATES, through_lightning),
+        Workload(shape, "policy stage in a bare loop", "updates/s", steps * UPDATES, bare),
     ]
 
 
 def _attach(module: Any, data: RandomData, device: torch.device) -> None:
-    """Let a module train without a Trainer."""
+    """Let a module train on a device without a Trainer."""
     strategy = SimpleNamespace(root_device=device)
     module._trainer = SimpleNamespace(datamodule=data, is_global_zero=True, global_rank=0, strategy=strategy)
     module.setup("fit")
     _let_train(module, module.configure_optimizers())
+    module.to(device)
 
 
 def _let_train(module: Any, optimizers: Any) -> None:
@@ -311,89 +387,11 @@ def _let_train(module: Any, optimizers: Any) -> None:
     module.log = module.log_dict = lambda *_, **__: None
 
 
-def _training_step(module: Any, batches: Any, device: torch.device) -> Any:
-    def step() -> None:
-        batch = {name: rows.to(device) for name, rows in next(batches).items()}
-        module.training_step(batch, 0)
-
-    return step
+def _training(module: Any, data: RandomData, device: torch.device) -> Callable[[], object]:
+    _attach(module, data, device)
+    batches = iter(data.train_dataloader())
+    return lambda: module.training_step(_next(batches, device), 0)
 
 
-def _torchrl_update(shape: str, device: torch.device, rows: int = 256) -> Any:
-    """TorchRL's own components, put together as its documentation does."""
-    _, _, observation_size, action_size = SHAPES[shape]
-    policy = Policy(observation_size, [-1.0] * action_size, [1.0] * action_size)
-    critic = QNetwork(observation_size, action_size, layer_norm=False)
-    loss = SACLoss(policy.actor(), critic.module(), loss_function="l2", fixed_alpha=True, target_entropy=-1.0)
-    loss = loss.to(device)
-    loss.make_value_estimator(gamma=0.99)
-    target = SoftUpdate(loss, tau=0.005)
-    optimizer = torch.optim.Adam([p for p in loss.parameters() if p.requires_grad], lr=3e-4, fused=True)
-    replay = TensorDictReplayBuffer(storage=LazyTensorStorage(ROWS, device=device), batch_size=rows)
-    replay.extend(
-        TensorDict(
-            {
-                "observation": torch.randn(ROWS, observation_size),
-                "action": torch.randn(ROWS, action_size).tanh(),
-                "next": {
-                    "observation": torch.randn(ROWS, observation_size),
-                    "reward": torch.randn(ROWS, 1),
-                    "terminated": torch.zeros(ROWS, 1, dtype=torch.bool),
-                    "done": torch.zeros(ROWS, 1, dtype=torch.bool),
-                },
-            },
-            batch_size=[ROWS],
-        )
-    )
-
-    def update() -> None:
-        losses = loss(replay.sample())
-        total = losses["loss_actor"] + losses["loss_qvalue"]
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        optimizer.step()
-        target.step()
-
-    return update
-
-
-def _matrix_products(shape: str, device: torch.device, rows: int = 256, width: int = 256, cloning: int = 128) -> Any:
-    """Only the matrix products of one update: no activation, no optimiser, no Python around tensors.
-
-    A layer's forward pass is one product; its backward pass one for the weights and one for the input.
-    """
-    _, _, observation_size, action_size = SHAPES[shape]
-    actor = [(observation_size, width), (width, width), (width, 2 * action_size)]
-    critic = [(observation_size + action_size, width), (width, width), (width, 1)]
-    features = 2 * observation_size + action_size
-    reward = [(features, width), (width, width), (width, width), (width, 1)]
-    products: list[tuple[int, int, int, int]] = []  # batch of matrices, rows, inner, columns
-
-    def forward(layers: list[tuple[int, int]], count: int, members: int = 1) -> None:
-        products.extend((members, count, a, b) for a, b in layers)
-
-    def backward_weights(layers: list[tuple[int, int]], count: int, members: int = 1) -> None:
-        products.extend((members, a, count, b) for a, b in layers)
-
-    def backward_inputs(layers: list[tuple[int, int]], count: int, members: int = 1) -> None:
-        products.extend((members, count, b, a) for a, b in layers)
-
-    forward(reward, rows)
-    forward(actor, rows)  # next action
-    forward(critic, rows, 2)  # its target value
-    forward(critic, rows, 2)
-    backward_weights(critic, rows, 2)
-    backward_inputs(critic[1:], rows, 2)
-    for count in (rows, cloning):
-        forward(actor, count)
-        backward_weights(actor, count)
-        backward_inputs(actor[1:], count)
-    forward(critic, rows, 2)  # value of the proposed action
-    backward_inputs(critic, rows, 2)
-    pairs = [(torch.randn(e, m, k, device=device), torch.randn(e, k, n, device=device)) for e, m, k, n in products]
-
-    def multiply() -> None:
-        for left, right in pairs:
-            torch.bmm(left, right)
-
-    return multiply
+def _next(batches: Iterator[dict[str, TensorDict]], device: torch.device) -> dict[str, TensorDict]:
+    return {name: rows.to(device) for name, rows in next(batches).items()}
