@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium
+import mujoco
 import torch
 from torch import Tensor
 
 TerminationRule = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Keep quiet about old attributes in Gymnasium's model files, which MuJoCo prints and logs at every loading."""
+
+    def pass_on(message: str) -> None:
+        if "deprecated" not in message:
+            warnings.warn(f"MuJoCo: {message}", stacklevel=2)
+
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(pass_on)
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,8 @@ class Task:
 
     def make(self, **kwargs: Any) -> gymnasium.Env:
         """The real environment. For evaluation and for collecting data; nothing that learns offline calls this."""
-        return gymnasium.make(self.environment_id, **{**self.environment_kwargs, **kwargs})
+        with _without_deprecations():
+            return gymnasium.make(self.environment_id, **{**self.environment_kwargs, **kwargs})
 
     def normalized_return(self, value: float) -> float:
         """Return on a scale where random actions score 0 and the reference expert 100."""
