@@ -13,11 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from app.errors import UserError
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
 
 DEFAULTS = "defaults"
-STAGES = {"behaviour_cloning": BehaviourCloning, "simulator": OffSim, "policy": SimulatorSAC}
+POLICY_METHODS = {"SimulatorSAC": SimulatorSAC, "OfflineMLIRL": OfflineMLIRL}
+STAGES = ("behaviour_cloning", "simulator", "policy")
 
 
 def shipped_tasks() -> list[str]:
@@ -49,8 +51,8 @@ def load_configuration(source: str, above: tuple[Path, ...] = ()) -> DictConfig:
     if base is None:
         return configuration
     below = path.parent / str(base)
-    if base == DEFAULTS and not below.is_file():
-        below = _shipped(DEFAULTS)
+    if base in (DEFAULTS, *shipped_tasks()) and not below.is_file():
+        below = _shipped(str(base))
     if not below.is_file():
         raise UserError(
             f"{path}: its base {str(base)!r} is no file beside it; write `base: {DEFAULTS}` or a file's name"
@@ -118,7 +120,9 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
-    for stage, method in STAGES.items():
+    if merged.policy.method not in POLICY_METHODS:
+        raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
+    for stage, method in zip(STAGES, (BehaviourCloning, OffSim, POLICY_METHODS[merged.policy.method]), strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
     return merged
 
@@ -143,10 +147,17 @@ def _keys(node: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _refuse_unknown_arguments(prefix: str, given: DictConfig, method: type) -> None:
-    allowed = list(inspect.signature(method).parameters)
+    allowed = _arguments(method)
     for name in map(str, given):
         if name not in allowed:
             close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
             raise UserError(
                 f"unknown setting {prefix}.{name}" + (f": did you mean {prefix}.{close[0]}?" if close else "")
             )
+
+
+def _arguments(method: type) -> list[str]:
+    """Names of a constructor's arguments, with those that it passes on to its parent."""
+    parameters = inspect.signature(method).parameters.values()
+    names = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    return names if len(names) == len(parameters) else names + _arguments(method.__mro__[1])

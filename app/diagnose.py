@@ -19,9 +19,8 @@ STEPS = (1, 5, 10, 20, 50, 100)  # steps at which open-loop errors are shown
 SHOWN_STEPS = 100  # length of a drawn roll-out
 
 
-def write_diagnostics(folder: Path, data: Any, policy: Policy) -> Path:
+def write_diagnostics(folder: Path, simulator: Simulator, data: Any, policy: Policy) -> Path:
     """Measure the Simulator of a run on held-out data and write ``diagnostics.json`` into its folder."""
-    simulator = Simulator.load(folder / "simulator.safetensors")
     held_out = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
     visited = policy_transitions(simulator, policy, ROWS)
     sources = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import lightning
 from lightning.pytorch.callbacks import Callback
 
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator
@@ -22,6 +25,22 @@ def learned(module: lightning.LightningModule, data: lightning.LightningDataModu
     raise TypeError(f"{type(module).__name__} is not a method of this project")
 
 
+def save_learned(module: lightning.LightningModule, data: lightning.LightningDataModule, path: str | Path) -> None:
+    """Write what a method's training produced to ``path``.
+
+    A reward that was learned with the policy is written beside it, as a Simulator that differs in nothing else.
+    """
+    path = Path(path)
+    learned(module, data).save(path)
+    if isinstance(module, OfflineMLIRL):
+        module.learned_simulator(data).save(simulator_of(path))
+
+
+def simulator_of(policy: Path) -> Path:
+    """Where :func:`save_learned` writes the Simulator that goes with a policy."""
+    return policy.with_name(f"{policy.stem}_simulator.safetensors")
+
+
 class ExportModel(Callback):
     """Save the Simulator or Policy of a finished ``fit``.
 
@@ -34,4 +53,4 @@ class ExportModel(Callback):
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.is_global_zero and not trainer.interrupted:
-            learned(pl_module, trainer.datamodule).save(self.path)  # type: ignore[attr-defined]
+            save_learned(pl_module, trainer.datamodule, self.path)  # type: ignore[attr-defined]

@@ -11,18 +11,18 @@ from typing import Any
 import lightning
 from omegaconf import DictConfig, OmegaConf
 
+from app.configuration import POLICY_METHODS
 from app.diagnose import simulated_return, write_diagnostics
 from app.errors import UserError
 from app.evaluate import evaluate_policy, recorded_returns
+from app.export import simulator_of
 from app.report import write_report
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
 from lit_modules.offsim import OffSim
-from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator, get_task
 
-STAGES = ("behaviour_cloning", "simulator", "policy")
 BATCHES_PER_STEP = 50  # updates per Lightning step; amortises Lightning's overhead
 PACKAGES = ("offsim", "torch", "lightning", "torchrl", "tensordict", "minari", "gymnasium", "mujoco", "numpy")
 
@@ -46,7 +46,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
     say("diagnostics and report")
-    write_diagnostics(folder, data, Policy.load(folder / "policy.safetensors"))
+    write_diagnostics(folder, run_simulator(folder), data, Policy.load(folder / "policy.safetensors"))
     report = write_report(folder)
     _print_table(metrics)
     say(f"report: {report}")
@@ -94,12 +94,12 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
     }
     cloned = str(folder / "behaviour_cloning.safetensors")
     if stage == "behaviour_cloning":
-        return BehaviourCloning(**settings)
+        return BehaviourCloning(**{"decay_updates": configuration[stage].updates, **settings})
     if stage == "simulator":
         if not configuration.data.diverse:
             settings["margin_weight"] = 0.0  # OffSim+ needs diverse data
         return OffSim(task=configuration.task, cloned_policy=cloned, **settings)
-    return SimulatorSAC(
+    return POLICY_METHODS[configuration.policy.method](
         simulator=str(folder / "simulator.safetensors"),
         cloned_policy=cloned,
         snapshot_every=configuration.policy.updates // configuration.evaluation.curve_points,
@@ -114,7 +114,7 @@ def evaluate(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     settings = configuration.evaluation
     seed = 1_000 + configuration.seed
     say(f"evaluation: {settings.episodes} episodes of {task.environment_id} each")
-    simulator = Simulator.load(folder / "simulator.safetensors")
+    simulator = run_simulator(folder)
     result: dict[str, Any] = {"expert": recorded_returns(configuration.data.expert, seed)}
     for name, file in (("behaviour_cloning", "behaviour_cloning"), ("policy", "policy")):
         policy = Policy.load(folder / f"{file}.safetensors")
@@ -153,6 +153,12 @@ def real_against_simulated(
             f"real {real['learned_return']:7.1f} (learned reward), real return {real['mean']:7.1f}"
         )
     return curve
+
+
+def run_simulator(folder: Path) -> Simulator:
+    """The Simulator of a run, with the reward that its policy was trained on at the end."""
+    with_policy = simulator_of(folder / "policy.safetensors")
+    return Simulator.load(with_policy if with_policy.exists() else folder / "simulator.safetensors")
 
 
 def training_steps(configuration: DictConfig, stage: str) -> int:

@@ -13,6 +13,7 @@ from app.errors import UserError
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
 from datamodules import DataError, TransitionDataModule  # noqa: F401
 from lit_modules.behaviour_cloning import BehaviourCloning  # noqa: F401
+from lit_modules.offline_ml_irl import OfflineMLIRL  # noqa: F401
 from lit_modules.offsim import OffSim  # noqa: F401
 from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from app.configuration import load_configuration, resolve
+from app.configuration import STAGES, load_configuration, resolve
 from app.errors import UserError
-from app.export import learned
+from app.export import save_learned
 from app.pipeline import (
-    STAGES,
     claim_folder,
     finish,
     finished_stages,
@@ -94,4 +93,4 @@ def _fit(configuration: DictConfig, folder: Path, stage: str, module: Method, da
     trainer = make_trainer(folder, steps, accelerator=configuration.accelerator, devices=configuration.devices)
     last = folder / "last.ckpt"
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
-    learned(module.cpu(), data).save(folder.with_suffix(".safetensors"))
+    save_learned(module.cpu(), data, folder.with_suffix(".safetensors"))

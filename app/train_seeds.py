@@ -11,10 +11,10 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from app.configuration import STAGES
 from app.errors import UserError
-from app.export import learned
+from app.export import save_learned
 from app.pipeline import (
-    STAGES,
     claim_folder,
     finish,
     finished_stages,
@@ -107,7 +107,7 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> Non
     last = own_folder / "last.ckpt"
     trainer.fit(batch, datamodule=SeedData(data), ckpt_path=str(last) if last.exists() else None)
     for run, module, own in zip(runs, modules, data, strict=True):
-        learned(module.cpu(), own).save((run / stage).with_suffix(".safetensors"))
+        save_learned(module.cpu(), own, (run / stage).with_suffix(".safetensors"))
 
 
 class SeedCheckpoints(Callback):

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_modules.method import Conversation, Descend, Method
+from lit_modules.method import Conversation, Descend, Method, cosine_decay
 from lit_modules.rows import require_streams
 from zoo.policy import Policy
 
@@ -44,7 +44,11 @@ class BehaviourCloning(Method):
             start, about 0.2 before squashing, which a policy stage then explores with.
         log_std_min: lower bound of the policy's log-deviation.
         log_std_max: upper bound of the policy's log-deviation.
-        learning_rate: Adam's rate.
+        learning_rate: Adam's rate at the start.
+        decay_updates: updates over which the rate falls to ``final_rate`` (cosine); ``None`` keeps it. Demonstrated
+            actions are a function of the state with little noise, and what a constant rate leaves unfitted is enough
+            to make a cloned gait fall.
+        final_rate: share of the rate that is left then.
         weight_decay: decoupled weight decay; keeps a policy cloned from few episodes from over-fitting.
     """
 
@@ -57,7 +61,9 @@ class BehaviourCloning(Method):
         form: str = "mse",
         log_std_min: float = -5.0,
         log_std_max: float = 2.0,
-        learning_rate: float = 3e-4,
+        learning_rate: float = 1e-3,
+        decay_updates: int | None = None,
+        final_rate: float = 0.02,
         weight_decay: float = 1e-2,
     ) -> None:
         super().__init__()
@@ -91,10 +97,17 @@ class BehaviourCloning(Method):
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         losses = []
         for rows in batch["expert"].unbind(0):
-            parts = yield Descend("objective", (rows["observation"], rows["action"]))
+            parts = yield Descend(
+                "objective", (rows["observation"], rows["action"]), learning_rate=self._learning_rate()
+            )
             losses.append(parts["loss"])
             self.updates += 1
         return {"loss": torch.stack(losses).mean()}
+
+    def _learning_rate(self) -> float:
+        settings = self.hparams
+        rate, total = float(settings["learning_rate"]), settings["decay_updates"]
+        return rate if total is None else rate * cosine_decay(self.updates / max(1, total), settings["final_rate"])
 
     def objective(self, observation: Tensor, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of demonstrated transitions ``(B, ...)``."""

@@ -7,6 +7,7 @@ same algorithm.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -177,6 +178,11 @@ class Method(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.updates = checkpoint["updates"]
         self.random.restore(checkpoint["random_state"])
+
+
+def cosine_decay(done: float, final: float) -> float:
+    """Share of a learning rate that is left when the share ``done`` of its decay is over, from 1 down to ``final``."""
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> None:

@@ -15,7 +15,6 @@ the paper leaves open, and what is chosen here, is listed in docs/methods/offsim
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +25,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules import diagnostics
-from lit_modules.method import Compute, Conversation, Descend, Follow, Method
+from lit_modules.method import Compute, Conversation, Descend, Follow, Method, cosine_decay
 from lit_modules.proposals import ActionProposal, RecordedActions
+from lit_modules.reward_loss import adversarial_loss
 from lit_modules.rows import (
     bootstrap_weights,
     concatenate,
@@ -75,6 +75,8 @@ class OffSim(Method):
         transition_every: updates between transition steps during the game.
         expert_share: share of expert rows in each member's batch, on top of those that "all" holds.
         likelihood_weight: weight beta of the likelihood.
+        variance_weighting: power of the predicted variance, 0 to 1, that weighs each term of likelihood and entropy
+            (Seitzer et al. 2022, "On the pitfalls of heteroscedastic uncertainty estimation"); 0 is plain likelihood.
         adversarial_weight: weight of the reward of the model's own transitions.
         entropy_weight: weight alpha of the entropy, per observation feature.
         gradient_penalty_weight: weight of the gradient penalty.
@@ -83,6 +85,7 @@ class OffSim(Method):
         margin_weight: weight of OffSim+'s margin term; 0 is plain OffSim.
         margin: m, how much more reward expert transitions should have than diverse ones, in unscaled reward.
         transition_learning_rate: Adam's rate for the ensemble at the start.
+        transition_warmup: updates over which that rate is reached.
         transition_final_rate: share of that rate which is left, after a cosine decay, when the game begins.
         transition_weight_decay: decoupled weight decay of the ensemble.
         reward_learning_rate: Adam's rate for the reward.
@@ -119,6 +122,7 @@ class OffSim(Method):
         transition_every: int = 1,
         expert_share: float = 0.125,
         likelihood_weight: float = 1.0,
+        variance_weighting: float = 1.0,
         adversarial_weight: float = 0.01,
         entropy_weight: float = 0.01,
         gradient_penalty_weight: float = 10.0,
@@ -126,8 +130,9 @@ class OffSim(Method):
         l2_weight: float = 1e-3,
         margin_weight: float = 0.0,
         margin: float = 1.0,
-        transition_learning_rate: float = 1e-3,
-        transition_final_rate: float = 0.1,
+        transition_learning_rate: float = 5e-3,
+        transition_warmup: int = 200,
+        transition_final_rate: float = 0.02,
         transition_weight_decay: float = 5e-5,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
@@ -376,18 +381,15 @@ class OffSim(Method):
         # As many roll-out rows as expert rows, so that interpolates pair up
         picked = pick_alive(rollouts, drawn["pick"])
         rollout_features = self.reward.features(picked["observation"], picked["action"], picked["next_observation"])
-        raw = self.reward.raw(torch.cat([expert_features, rollout_features]))
-        expert_reward, rollout_reward = raw.chunk(2)
-        penalty = self.gradient_penalty(expert_features, rollout_features, drawn["share"])
-        squared = 0.5 * (expert_reward.square().mean() + rollout_reward.square().mean())
-        loss = rollout_reward.mean() - expert_reward.mean()
-        loss = loss + settings["gradient_penalty_weight"] * penalty + settings["l2_weight"] * squared
-        parts = {
-            "reward/expert": expert_reward.detach().mean(),
-            "reward/rollout": rollout_reward.detach().mean(),
-            "reward/gradient_penalty": penalty.detach(),
-            "reward/squared": squared.detach(),
-        }
+        loss, expert_reward, parts = adversarial_loss(
+            self.reward,
+            expert_features,
+            rollout_features,
+            drawn["share"],
+            settings["gradient_penalty_weight"],
+            settings["gradient_penalty_target"],
+            settings["l2_weight"],
+        )
         if settings["margin_weight"] > 0:
             features = self.reward.features(
                 drawn["diverse_observation"], drawn["diverse_action"], drawn["diverse_next_observation"]
@@ -400,18 +402,6 @@ class OffSim(Method):
             parts |= {"reward/margin": margin.detach(), "reward/diverse": diverse_reward.detach().mean()}
         parts["reward/loss"] = loss.detach()
         return loss, parts
-
-    def gradient_penalty(self, expert_features: Tensor, rollout_features: Tensor, share: Tensor) -> Tensor:
-        """Squared excess of the input gradient's norm over the target, at interpolates (one-sided WGAN-GP).
-
-        Args:
-            expert_features: ``(N, F)``.
-            rollout_features: ``(N, F)``.
-            share: of the first in each interpolate, ``(N, 1)``.
-        """
-        gradient = self.reward.raw_gradient(share * expert_features + (1 - share) * rollout_features)
-        excess = functional.relu(gradient.norm(dim=-1) - self.hparams["gradient_penalty_target"])
-        return excess.square().mean()
 
     def transition_objective(
         self,
@@ -430,20 +420,22 @@ class OffSim(Method):
         mean, log_variance = self.transition(inputs["observation"], inputs["action"])
         target = self.transition.standardized_delta(inputs["observation"], inputs["next_observation"])
         error = (mean - target).square()
-        likelihood = 0.5 * (log_variance + error * (-log_variance).exp()).mean(dim=-1)
-        negative_log_likelihood = (inputs["weight"] * likelihood).sum() / inputs["weight"].sum()
+        likelihood = 0.5 * (log_variance + error * (-log_variance).exp())
+        # At 1 the mean learns as from squared errors; at 0 what is hard to predict is soon given up as noise
+        weighting = log_variance.detach().exp().pow(settings["variance_weighting"])
+        weighted = (inputs["weight"] * (weighting * likelihood).mean(dim=-1)).sum() / inputs["weight"].sum()
         # The learned bounds are pulled together, so that they do not run away (PETS)
         bounds = 0.01 * (self.transition.log_variance_max - self.transition.log_variance_min).mean()
-        loss = settings["likelihood_weight"] * negative_log_likelihood + bounds
+        loss = settings["likelihood_weight"] * weighted + bounds
         parts = {
-            "transition/negative_log_likelihood": negative_log_likelihood.detach(),
+            "transition/negative_log_likelihood": likelihood.detach().mean(),
             "transition/squared_error": error.detach().mean(),
         }
         if drawn is not None and rollouts is not None:
             if settings["entropy_weight"] > 0:
-                # Entropy of a diagonal Gaussian per feature, up to a constant
+                # Entropy of a diagonal Gaussian per feature, up to a constant; in the likelihood's own unit
                 entropy = 0.5 * log_variance.mean()
-                loss = loss - settings["entropy_weight"] * entropy
+                loss = loss - settings["entropy_weight"] * (0.5 * weighting * log_variance).mean()
                 parts["transition/entropy"] = entropy.detach()
             if settings["adversarial_weight"] > 0:
                 own_reward = self._reward_of_own_transitions(drawn, rollouts)
@@ -467,9 +459,9 @@ class OffSim(Method):
 
     def _transition_rate(self) -> float:
         """Learning rate of the transition model now."""
-        final = self.hparams["transition_final_rate"]
-        done = min(1.0, self.updates / max(1, self.hparams["pretraining_updates"]))
-        share = final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
+        done, warmup = self.updates / max(1, self.hparams["pretraining_updates"]), self.hparams["transition_warmup"]
+        share = cosine_decay(done, self.hparams["transition_final_rate"])
+        share *= min(1.0, (self.updates + 1) / max(1, warmup))
         return float(share * self.hparams["transition_learning_rate"])
 
     # -------------------------------------------------------------------------------------------------- validation

@@ -200,6 +200,8 @@ def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
         ("base: defaults\ntask: hopper\npolicy: {updatse: 3}\n", "did you mean 'policy.updates'"),
         ("base: defaults\ntask: hopper\n", "does not say data.expert"),
         ("base: nothing.yaml\n", "no file beside it"),
+        ("base: hopper\npolicy: {method: PPO}\n", "choose one of SimulatorSAC, OfflineMLIRL"),
+        ("base: hopper\npolicy: {model: {reward_every: 3}}\n", "unknown setting policy.model.reward_every"),
         ("base: bad.yaml\n", "in turn based on this file"),
         ("- 1\n", "must hold a mapping"),
     ],
@@ -209,6 +211,17 @@ def test_bad_configurations_are_refused(text: str, message: str, tmp_path: Path)
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         resolve(load_configuration(str(path)), "full", {}, [])
+
+
+def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert (
+        command.main([*tiny, "--policy.method=OfflineMLIRL", "--policy.model.reward_every=5", "--out", str(out)]) == 0
+    )
+    given, learned = (Simulator.load(out / f"{name}.safetensors") for name in ("simulator", "policy_simulator"))
+    assert torch.equal(given.transition.log_variance_max, learned.transition.log_variance_max)
+    assert given.reward.config != learned.reward.config
+    assert (out / "report.html").exists()
 
 
 def test_budget_options_and_overrides_apply_in_this_order() -> None:

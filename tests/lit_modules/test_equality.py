@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.compilation import compiler_at_hand
 from lit_modules.method import Conversation, Descend, Method
+from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.proposals import RecordedActions
 from lit_modules.seeds import SeedBatch
@@ -67,7 +68,7 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
     return module
 
 
-def policy(folder: Path, seed: int, **settings: Any) -> Method:
+def policy(folder: Path, seed: int, method: type[SimulatorSAC] = SimulatorSAC, **settings: Any) -> Method:
     simulator = Simulator(
         TransitionModel(SIZE, 2, members=2, hidden_sizes=(8,)),
         RewardModel(SIZE, 2, (8,)),
@@ -80,12 +81,14 @@ def policy(folder: Path, seed: int, **settings: Any) -> Method:
     simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, 2))
     path = folder / f"{seed}.safetensors"
     simulator.save(path)
-    module = SimulatorSAC(
-        str(path), hidden_sizes=(8,), starts=10, horizon=3, batch_size=16, refresh_every=8, **settings
-    )
+    module = method(str(path), hidden_sizes=(8,), starts=10, horizon=3, batch_size=16, refresh_every=8, **settings)
     data = SimpleNamespace(expert_train=table(30), diverse_train=table(70), streams={"expert": 16, "all": 16})
     module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     return module
+
+
+def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
+    return policy(folder, seed, OfflineMLIRL, reward_every=3, reward_hidden_sizes=(8,), **settings)
 
 
 def build(make: Callable[[Path, int], Method], folder: Path) -> list[tuple[Method, dict[str, TensorDict]]]:
@@ -107,7 +110,7 @@ def attach(module: Any, optimizers: Any) -> None:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("make", [cloning, offsim, policy])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward])
 def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], graphs: bool, tmp_path: Path) -> None:
     alone = build(make, tmp_path)
     logged_alone = []
@@ -150,7 +153,7 @@ def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path
     assert_same(trained[0][0], trained[1][0], (trained[0][1], trained[1][1]), 1e-4)
 
 
-@pytest.mark.parametrize("make", [cloning, offsim, policy])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward])
 def test_portions_of_updates_do_not_matter(make: Callable[..., Method], tmp_path: Path) -> None:
     """One Lightning step of 20 updates, or steps of 7, 7 and 6."""
     trained = []

@@ -1,0 +1,165 @@
+r"""Offline ML-IRL: SAC in a frozen world model, with a reward that is learned against the policy's own roll-outs.
+
+.. math::
+    \max_\phi\; E_{D_E}[r_\phi] - E_{\pi_\phi\text{ in }T}[r_\phi], \qquad
+    \pi_\phi = \arg\max_\pi E_{\pi\text{ in }T}\Big[\sum_t \gamma^t\,(r_\phi - \lambda_u U + \alpha H[\pi])\Big]
+
+The likelihood of the demonstrated actions under the policy that is optimal for a reward has this gradient: up where
+the expert is, down where the policy is. Reward and policy steps alternate, so the reward is always about what the
+policy still does wrong. Source: Zeng et al. 2023, "When demonstrations meet generative world models: a maximum
+likelihood framework for offline inverse reinforcement learning" (arXiv 2302.07457). Gradient penalty, short roll-outs
+from recorded states and reward steps on minibatches instead of whole trajectories are chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_modules.method import Conversation, Descend
+from lit_modules.random_stream import RandomStream
+from lit_modules.reward_loss import adversarial_loss
+from lit_modules.simulator_sac import SimulatorSAC
+from zoo.reward import RewardModel
+from zoo.simulator import Simulator
+
+
+class OfflineMLIRL(SimulatorSAC):
+    """Train a policy and a reward in a Simulator whose own reward is not used.
+
+    Args:
+        simulator: file of a Simulator, the world model.
+        reward_every: policy updates between reward steps.
+        reward_hidden_sizes: widths of the reward's hidden layers.
+        reward_uses_next_observation: r(s,a,s') if true, r(s,a) if false.
+        reward_learning_rate: Adam's rate for the reward.
+        reward_bound: largest distance of a reward from the level that ends are worth.
+        end_quantile: quantile of the reward of the policy's transitions that an end is worth, for ever. Measured
+            along the way, because a learned reward has no natural zero.
+        end_quantile_average: decay of its running average.
+        gradient_penalty_weight: weight of the gradient penalty.
+        gradient_penalty_target: norm of the reward's input gradient above which it is penalised.
+        l2_weight: weight of the mean squared reward.
+        settings: arguments of ``SimulatorSAC``.
+    """
+
+    def __init__(
+        self,
+        simulator: str,
+        reward_every: int = 10,
+        reward_hidden_sizes: Sequence[int] = (256, 256),
+        reward_uses_next_observation: bool = False,
+        reward_learning_rate: float = 3e-4,
+        reward_bound: float = 10.0,
+        end_quantile: float = 0.05,
+        end_quantile_average: float = 0.99,
+        gradient_penalty_weight: float = 10.0,
+        gradient_penalty_target: float = 1.0,
+        l2_weight: float = 1e-3,
+        **settings: Any,
+    ) -> None:
+        super().__init__(simulator, **settings)
+        given = self.simulator.reward
+        learned = RewardModel(
+            self.simulator.observation_size,
+            self.simulator.action_size,
+            reward_hidden_sizes,
+            uses_next_observation=reward_uses_next_observation,
+        )
+        for name in ("observation_normalizer", "action_normalizer", "delta_normalizer"):
+            getattr(learned, name).load_state_dict(getattr(given, name).state_dict())
+        # Ends are worth nothing, and the reward is measured from there: see `end_quantile`
+        learned.low.fill_(-reward_bound)
+        learned.high.fill_(reward_bound)
+        self.simulator.reward = learned
+        largest_sum = self.hparams["reward_scale"] * reward_bound / (1.0 - self.hparams["gamma"])
+        self.loss.value_low.fill_(-largest_sum)
+        self.loss.value_high.fill_(largest_sum)
+        self.end_value.zero_()
+        self.reward_random = RandomStream(torch.initial_seed(), "reward")
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.place_random_numbers(self.reward_random)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:  # type: ignore[override]
+        parameters = self.simulator.reward.network.parameters()
+        return [
+            super().configure_optimizers(),
+            torch.optim.Adam(parameters, lr=self.hparams["reward_learning_rate"], fused=True),
+        ]
+
+    def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
+        return super().draw(rows) | {"expert_next_observation": rows["expert"]["next", "observation"]}
+
+    def update(self, inputs: dict[str, Tensor]) -> Conversation:
+        """A reward step, whenever it is its turn, then a policy step."""
+        logged: dict[str, Tensor] = {}
+        following = inputs.pop("expert_next_observation")
+        if self.updates % self.hparams["reward_every"] == 0:
+            expert = (inputs["expert_observation"], inputs["expert_action"], following)
+            count = len(following)
+            own = self.replay[self.reward_random.integers(len(self.replay), count)]
+            rollout = (own["observation"], own["action"], own["next", "observation"])
+            share = self.reward_random.uniform(count, 1)
+            logged |= yield Descend("reward_objective", (expert, rollout, share), optimizer=1)
+            keep = self.hparams["end_quantile_average"] if self.updates > 0 else 0.0
+            self.simulator.reward.offset.lerp_(logged["reward/end"], 1.0 - keep)
+        logged |= yield from super().update(inputs)
+        return logged
+
+    def reward_objective(
+        self, expert: tuple[Tensor, ...], rollout: tuple[Tensor, ...], share: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Expert up, the policy's roll-outs down.
+
+        Args:
+            expert: observation, action and next observation of demonstrations, ``(N, ...)``.
+            rollout: the same of the policy's roll-outs.
+            share: of the first in each interpolate of the gradient penalty, ``(N, 1)``.
+        """
+        model, settings = self.simulator.reward, self.hparams
+        rollout_features = model.features(*rollout)
+        loss, _, parts = adversarial_loss(
+            model,
+            model.features(*expert),
+            rollout_features,
+            share,
+            settings["gradient_penalty_weight"],
+            settings["gradient_penalty_target"],
+            settings["l2_weight"],
+        )
+        with torch.no_grad():
+            end = model.raw(rollout_features).quantile(settings["end_quantile"])
+        return loss, {**parts, "reward/loss": loss.detach(), "reward/end": end}
+
+    @torch.no_grad()
+    def learned_simulator(self, data: Any, rows: int = 10_000) -> Simulator:
+        """The Simulator with the reward as it is now, on the scale of ``RewardModel.standardize``.
+
+        Args:
+            data: the data module.
+            rows: demonstrated and imagined transitions used to set the scale.
+        """
+        model = self.simulator.reward
+
+        def raw(table: TensorDict) -> Tensor:
+            table = table.to(model.offset.device)
+            return model.raw(model.features(table["observation"], table["action"], table["next", "observation"]))
+
+        expert, rollout = raw(data.expert_train), raw(self.replay[-rows:])
+        model.standardize(expert, rollout, low_quantile=0.0, high_quantile=1.0)
+        return self.simulator.eval().requires_grad_(False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reward_random_state"] = self.reward_random.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.reward_random.restore(checkpoint["reward_random_state"])
