@@ -91,6 +91,7 @@ class OffSim(Method):
         reward_learning_rate: Adam's rate for the reward.
         reward_average: decay of the running average of the reward's weights; the average is what is kept, since
             the last iterate of a game circles its solution.
+        noise_scale: share of the predicted deviation that the finished Simulator draws, see ``zoo.simulator``.
         reward_low_quantile: quantile of the roll-outs' reward that becomes the reward's lower bound.
         reward_high_quantile: quantile of the expert's reward that becomes its upper bound.
         compile: whether roll-outs and losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
@@ -136,6 +137,7 @@ class OffSim(Method):
         transition_weight_decay: float = 5e-5,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
+        noise_scale: float = 1.0,
         reward_low_quantile: float = 0.5,
         reward_high_quantile: float = 0.5,
         compile: str = "never",
@@ -547,6 +549,7 @@ class OffSim(Method):
             action_high=[float(value) for value in hyper["action_high"]],
             uncertainty=hyper["uncertainty"],
             task=hyper["task"],
+            noise_scale=hyper["noise_scale"],
         )
         expert = data.expert_train
         expert = expert[self.random.integers(len(expert), min(rows, len(expert))).cpu()]

@@ -26,6 +26,9 @@ class Simulator(nn.Module):
         start_states: where episodes begin.
         uncertainty: name of the measure reported by :meth:`step`, see ``zoo.uncertainty``.
         task: name of the task it was learned for, if it is a known one.
+        noise_scale: how much of the members' predicted deviation is drawn at each step; 0 leaves only the choice of
+            a member to chance. In a system without noise of its own the deviation stands for what the model does not
+            know, and drawn afresh at every step it shakes gaits apart that hold in reality.
         action_low: lower action bounds.
         action_high: upper action bounds.
     """
@@ -42,6 +45,7 @@ class Simulator(nn.Module):
         action_high: list[float],
         uncertainty: str = "disagreement",
         task: str | None = None,
+        noise_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.transition = transition
@@ -51,6 +55,7 @@ class Simulator(nn.Module):
         self.action_low = action_low
         self.action_high = action_high
         self.task = task
+        self.noise_scale = noise_scale
         self.uncertainty = uncertainty
         self._measure = measure(uncertainty)
         self.register_buffer("uncertainty_quantiles", torch.full_like(quantile_levels(), torch.inf))
@@ -103,7 +108,8 @@ class Simulator(nn.Module):
         else:
             mean, log_variance = self.transition.drawn(observation, action, generator)
             noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-            next_observation = self.transition.next_observation(observation, mean + (0.5 * log_variance).exp() * noise)
+            delta = mean + self.noise_scale * (0.5 * log_variance).exp() * noise
+            next_observation = self.transition.next_observation(observation, delta)
         reward = self.reward(observation, action, next_observation)
         return next_observation, reward, self.termination(next_observation), info
 
@@ -120,7 +126,7 @@ class Simulator(nn.Module):
         stds = (0.5 * log_variances).exp()
         # The member is drawn first; only its mean and deviation are gathered and sampled.
         rows = torch.arange(len(observation), device=observation.device)
-        delta = means[members, rows] + stds[members, rows] * noise
+        delta = means[members, rows] + self.noise_scale * stds[members, rows] * noise
         return self.transition.next_observation(observation, delta), self._measure(means, stds)
 
     @torch.no_grad()
@@ -158,6 +164,7 @@ class Simulator(nn.Module):
             "action_high": [float(value) for value in self.action_high],
             "uncertainty": self.uncertainty,
             "task": self.task,
+            "noise_scale": float(self.noise_scale),
         }
 
     def save(self, path: str | Path) -> None:
@@ -182,6 +189,7 @@ class Simulator(nn.Module):
                 action_high=config["action_high"],
                 uncertainty=config["uncertainty"],
                 task=config["task"],
+                noise_scale=config.get("noise_scale", 1.0),  # files of before it existed
             )
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise ModelFileError(f"{path}: its header does not describe a simulator: {error}") from error

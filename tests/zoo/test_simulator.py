@@ -62,6 +62,26 @@ def test_drawn_members_are_uniform(simulator: Simulator) -> None:
     assert torch.bincount(member, minlength=4).tolist() == [1000] * 4
 
 
+@pytest.mark.parametrize("with_uncertainty", [False, True])
+def test_noise_is_drawn_at_the_given_scale(simulator: Simulator, with_uncertainty: bool, tmp_path: Path) -> None:
+    observation, action = torch.randn(1, 11).expand(2000, 11), torch.randn(1, 3).expand(2000, 3)
+    spreads = []
+    for scale in (0.0, 0.5, 1.0):
+        simulator.noise_scale = scale
+        simulator.save(tmp_path / "simulator.safetensors")
+        loaded = Simulator.load(tmp_path / "simulator.safetensors")
+        loaded.transition.observation_low.fill_(-torch.inf)
+        loaded.transition.observation_high.fill_(torch.inf)
+        following = loaded.step(observation, action, generator(), with_uncertainty=with_uncertainty)[0]
+        means, _ = loaded.transition(observation[:1], action[:1])
+        expected = loaded.transition.next_observation(observation[:1], means.squeeze(1))
+        distance, member = (following.unsqueeze(0) - expected.unsqueeze(1)).norm(dim=-1).min(dim=0)
+        spreads.append(float(distance.mean()))
+        if scale == 0.0:  # nothing but the choice of the member is left
+            assert float(distance.max()) < 1e-4 and len(member.unique()) == 4
+    assert spreads[2] == pytest.approx(2 * spreads[1], rel=0.2) and spreads[1] > 0.1
+
+
 def test_round_trip_is_equal_bit_for_bit(simulator: Simulator, tmp_path: Path) -> None:
     simulator.reward.standardize(torch.randn(100) + 2.0, torch.randn(100))
     simulator.calibrate_uncertainty(torch.randn(50, 11), torch.randn(50, 3))
