@@ -123,7 +123,7 @@ class OffSim(Method):
         transition_every: int = 1,
         expert_share: float = 0.125,
         likelihood_weight: float = 1.0,
-        variance_weighting: float = 1.0,
+        variance_weighting: float = 0.5,
         adversarial_weight: float = 0.01,
         entropy_weight: float = 0.01,
         gradient_penalty_weight: float = 10.0,

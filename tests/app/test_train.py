@@ -25,6 +25,7 @@ from zoo import Policy, Simulator
 from zoo.episodes import random_actions, run_episodes
 from zoo.tasks import get_task
 
+EXPERIMENTS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
 TINY = [
     "--behaviour_cloning.updates=100",
     "--behaviour_cloning.model.hidden_sizes=[8]",
@@ -176,6 +177,12 @@ def test_tasks_share_one_set_of_settings(task: str) -> None:
     assert defaults.pop("task") and defaults.data.pop("expert")
     assert ours.data.pop("diverse") != defaults.data.pop("diverse") or task == "hopper"
     assert ours == defaults
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiments_can_be_read(path: Path) -> None:
+    resolved = resolve(load_configuration(str(path)), "full", {"data.expert": "a/b-v0"}, ["--task=hopper"])
+    assert resolved.task == "hopper"
 
 
 def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
