@@ -141,7 +141,7 @@ def assert_same(one: Method, other: Method, logged: tuple[Any, Any], tolerance: 
 
 
 @pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("make", [offsim, policy])
+@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward])
 def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path: Path) -> None:
     trained = []
     for compile in ("never", "always"):
