@@ -124,18 +124,16 @@ class OfflineMLIRL(SimulatorSAC):
             share: of the first in each interpolate of the gradient penalty, ``(N, 1)``.
         """
         model, settings = self.simulator.reward, self.hparams
-        rollout_features = model.features(*rollout)
-        loss, _, parts = adversarial_loss(
+        loss, _, rollout_reward, parts = adversarial_loss(
             model,
             model.features(*expert),
-            rollout_features,
+            model.features(*rollout),
             share,
             settings["gradient_penalty_weight"],
             settings["gradient_penalty_target"],
             settings["l2_weight"],
         )
-        with torch.no_grad():
-            end = model.raw(rollout_features).quantile(settings["end_quantile"])
+        end = rollout_reward.detach().quantile(settings["end_quantile"])
         return loss, {**parts, "reward/loss": loss.detach(), "reward/end": end}
 
     @torch.no_grad()

@@ -383,7 +383,7 @@ class OffSim(Method):
         # As many roll-out rows as expert rows, so that interpolates pair up
         picked = pick_alive(rollouts, drawn["pick"])
         rollout_features = self.reward.features(picked["observation"], picked["action"], picked["next_observation"])
-        loss, expert_reward, parts = adversarial_loss(
+        loss, expert_reward, _, parts = adversarial_loss(
             self.reward,
             expert_features,
             rollout_features,

@@ -21,7 +21,7 @@ def adversarial_loss(
     gradient_penalty_weight: float,
     gradient_penalty_target: float,
     l2_weight: float,
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
     """Expert up, roll-outs down, slopes bounded, size bounded.
 
     Args:
@@ -34,7 +34,7 @@ def adversarial_loss(
         l2_weight: c_l2.
 
     Returns:
-        The loss; the unscaled reward of the demonstrated rows, ``(N,)``; the parts, to be logged.
+        The loss; the unscaled rewards of demonstrations and of roll-outs, ``(N,)`` each; the parts, to be logged.
     """
     expert_reward, rollout_reward = model.raw(torch.cat([expert, rollout])).chunk(2)
     penalty = gradient_penalty(model, share * expert + (1 - share) * rollout, gradient_penalty_target)
@@ -43,6 +43,7 @@ def adversarial_loss(
     return (
         loss,
         expert_reward,
+        rollout_reward,
         {
             "reward/expert": expert_reward.detach().mean(),
             "reward/rollout": rollout_reward.detach().mean(),

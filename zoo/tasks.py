@@ -108,7 +108,7 @@ def _names(coordinates: str, velocities: str, joints: Sequence[str]) -> tuple[st
 
 
 _PLANAR_VELOCITIES = "forward velocity (m/s), vertical velocity (m/s), torso velocity (rad/s)"
-_RETURNS = "random: 100 episodes of uniform actions; expert: 20 episodes of a published policy"
+_RETURNS = "random: 100 episodes of uniform actions; expert: {} episodes of a published policy"
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -118,7 +118,7 @@ TASKS: dict[str, Task] = {
             environment_id="Hopper-v5",
             random_return=17.6,
             expert_return=3727.0,
-            returns_source=_RETURNS,
+            returns_source=_RETURNS.format(20),
             horizon=1000,
             observation_size=11,
             action_size=3,
@@ -130,7 +130,7 @@ TASKS: dict[str, Task] = {
             environment_id="HalfCheetah-v5",
             random_return=-282.5,
             expert_return=9420.0,
-            returns_source=_RETURNS,
+            returns_source=_RETURNS.format(20),
             horizon=1000,
             observation_size=17,
             action_size=6,
@@ -146,7 +146,7 @@ TASKS: dict[str, Task] = {
             environment_id="Walker2d-v5",
             random_return=1.8,
             expert_return=5097.0,
-            returns_source=_RETURNS.replace("20", "21"),
+            returns_source=_RETURNS.format(21),
             horizon=1000,
             observation_size=17,
             action_size=6,
@@ -164,7 +164,7 @@ TASKS: dict[str, Task] = {
             environment_kwargs={"include_cfrc_ext_in_observation": False},
             random_return=-48.0,
             expert_return=5105.0,
-            returns_source=_RETURNS,
+            returns_source=_RETURNS.format(20),
             horizon=1000,
             observation_size=27,
             action_size=8,
