@@ -52,6 +52,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         action_size: number of action features.
         action_low: lower action bounds.
         action_high: upper action bounds.
+        diverse_source: position in ``diverse`` of the dataset of each row of ``diverse_train``, after :meth:`setup`.
         environment_id: Gymnasium id of the environment of the demonstrations, if the datasets know it.
         streams: rows per update, by stream.
 
@@ -142,6 +143,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         if held_out is not None:
             self.expert_held_out = _view_or_none(held_out, 0, expert_held_out)
             self.diverse_held_out = _view_or_none(held_out, expert_held_out, len(held_out))
+        self.diverse_source: Tensor = self._diverse_sources(train_lengths)
         self.initial_observations: Tensor = train.columns()["observation"].index_select(0, train.first_rows())
         self.expert_statistics: Statistics = measure(self.expert_train)
         self.statistics: Statistics = (
@@ -248,6 +250,16 @@ class TransitionDataModule(lightning.LightningDataModule):
             else:
                 tables.append(cache.memory_mapped(parts, length, self.out_of_bounds, self.cache_dir))
         return tables[0], tables[1]
+
+    def _diverse_sources(self, lengths: Sequence[Sequence[int]]) -> Tensor:
+        """Position in ``diverse`` of the dataset that each diverse training row came from, ``(N,)``."""
+        numbers = [
+            torch.full((sum(length),), number)
+            for part, length in zip(self._train_parts, lengths, strict=True)
+            for number, source in enumerate(self._diverse)
+            if part.source is source
+        ]
+        return torch.cat(numbers) if numbers else torch.zeros(0, dtype=torch.long)
 
     @staticmethod
     def _rows_of(parts: Sequence[Part], lengths: Sequence[Sequence[int]], sources: Sequence[Source]) -> int:

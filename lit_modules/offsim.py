@@ -25,6 +25,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules import diagnostics
+from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
 from lit_modules.method import Compute, Conversation, Descend, Follow, Method, cosine_decay
 from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.reward_loss import adversarial_loss
@@ -83,7 +84,8 @@ class OffSim(Method):
         gradient_penalty_target: norm of the reward's input gradient above which it is penalised.
         l2_weight: weight of the mean squared reward.
         margin_weight: weight of OffSim+'s margin term; 0 is plain OffSim.
-        margin: m, how much more reward expert transitions should have than diverse ones, in unscaled reward.
+        margin: m, how much more reward expert transitions should have than diverse ones: a multiple of the reward's
+            own spread, one for each diverse data set, or ``adaptive``; see ``lit_modules.margin``.
         transition_learning_rate: Adam's rate for the ensemble at the start.
         transition_warmup: updates over which that rate is reached.
         transition_final_rate: share of that rate which is left, after a cosine decay, when the game begins.
@@ -130,7 +132,7 @@ class OffSim(Method):
         gradient_penalty_target: float = 1.0,
         l2_weight: float = 1e-3,
         margin_weight: float = 0.0,
-        margin: float = 1.0,
+        margin: float | list[float] | str = 1.0,
         transition_learning_rate: float = 5e-3,
         transition_warmup: int = 200,
         transition_final_rate: float = 0.02,
@@ -163,6 +165,11 @@ class OffSim(Method):
             proposal_noise,
         )
         self.recorded: RecordedActions | None = None
+        self.row_margins: Tensor | None = None
+        if isinstance(margin, str) and margin != ADAPTIVE:
+            raise ValueError(
+                f"unknown margin {margin!r}: choose a number, one for each diverse data set, or {ADAPTIVE}"
+            )
         self.errors_before_game: dict[str, dict[str, Tensor]] = {}
         self.compile_functions(compile, "advance", "reward_objective", "transition_objective")
 
@@ -198,6 +205,21 @@ class OffSim(Method):
         self.transition.set_range(low, high)
         if isinstance(self.termination, LearnedTermination):
             self.termination.normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
+        if self.hparams["margin_weight"] > 0:
+            self.row_margins = self._margins(data).to(self.random.device)
+
+    def _margins(self, data: Any) -> Tensor:
+        """The margin asked of each training row, ``(N,)``; none is asked of the demonstrations, which come first."""
+        margin, expert, diverse = self.hparams["margin"], data.expert_train, data.diverse_train
+        if margin != ADAPTIVE:
+            return torch.cat([torch.zeros(len(expert)), source_margins(margin, data.diverse_source)])
+
+        def features(table: TensorDict) -> Tensor:
+            return self.reward.features(table["observation"], table["action"], table["next", "observation"]).cpu()
+
+        slope = self.hparams["gradient_penalty_target"]
+        margins, _ = adaptive_margins(features(expert), expert["episode"], expert["step"], features(diverse), slope)
+        return torch.cat([torch.zeros(len(expert)), margins])
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         transition = torch.optim.AdamW(
@@ -292,6 +314,9 @@ class OffSim(Method):
             drawn[f"{name}_observation"] = stream["observation"]
             drawn[f"{name}_action"] = stream["action"]
             drawn[f"{name}_next_observation"] = stream["next", "observation"]
+        if self.hparams["margin_weight"] > 0:
+            assert self.row_margins is not None
+            drawn["margin"] = self.row_margins[rows["diverse"]["row"][: len(expert)]]
         return drawn | {
             "pick": self.random.uniform(len(expert)),
             "share": self.random.uniform(len(expert), 1),
@@ -383,7 +408,7 @@ class OffSim(Method):
         # As many roll-out rows as expert rows, so that interpolates pair up
         picked = pick_alive(rollouts, drawn["pick"])
         rollout_features = self.reward.features(picked["observation"], picked["action"], picked["next_observation"])
-        loss, expert_reward, _, parts = adversarial_loss(
+        loss, expert_reward, rollout_reward, parts = adversarial_loss(
             self.reward,
             expert_features,
             rollout_features,
@@ -397,11 +422,16 @@ class OffSim(Method):
                 drawn["diverse_observation"], drawn["diverse_action"], drawn["diverse_next_observation"]
             )
             diverse_reward = self.reward.raw(features)
-            margin = functional.relu(
-                settings["margin"] - (expert_reward[: len(diverse_reward)] - diverse_reward)
-            ).mean()
-            loss = loss + settings["margin_weight"] * margin
-            parts |= {"reward/margin": margin.detach(), "reward/diverse": diverse_reward.detach().mean()}
+            # Adaptive margins are in reward, the others in multiples of its spread
+            unit = 1.0 if settings["margin"] == ADAPTIVE else reward_spread(expert_reward, rollout_reward)
+            margin = unit * drawn["margin"]
+            shortfall = margin_loss(expert_reward[: len(diverse_reward)], diverse_reward, margin)
+            loss = loss + settings["margin_weight"] * shortfall
+            parts |= {
+                "reward/margin": margin.mean(),
+                "reward/margin_shortfall": shortfall.detach(),
+                "reward/diverse": diverse_reward.detach().mean(),
+            }
         parts["reward/loss"] = loss.detach()
         return loss, parts
 

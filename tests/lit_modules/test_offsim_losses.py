@@ -50,6 +50,7 @@ def table(rows: int, episode_length: int = 1000) -> TensorDict:
 def batches(module: OffSim, rows: int = 12) -> dict[str, TensorDict]:
     stream = table(rows)
     module.recorded = RecordedActions([stream])
+    module.row_margins = torch.full((rows,), 0.7)
     return {"expert": stream, "all": table(rows), "diverse": table(rows)}
 
 
@@ -75,23 +76,28 @@ def test_reward_loss_is_the_sum_of_its_parts() -> None:
         - parts["reward/expert"]
         + 3.0 * parts["reward/gradient_penalty"]
         + 0.2 * parts["reward/squared"]
-        + 0.5 * parts["reward/margin"]
+        + 0.5 * parts["reward/margin_shortfall"]
     )
     torch.testing.assert_close(loss.detach(), expected)
 
 
-def test_margin_is_the_mean_shortfall() -> None:
-    module = make(margin_weight=1.0, margin=0.3)
+def test_margin_is_a_multiple_of_the_spread_and_its_loss_the_mean_shortfall() -> None:
+    module = make(margin_weight=1.0)
     rows = batches(module)
-    _, parts = module.reward_objective(module.draw(rows), rollouts())
+    module.row_margins = torch.linspace(0.0, 2.0, 12)
+    drawn, imagined = module.draw(rows), rollouts()
+    _, parts = module.reward_objective(drawn, imagined)
 
     def raw(stream: TensorDict) -> torch.Tensor:
         return module.reward.raw(
             module.reward.features(stream["observation"], stream["action"], stream["next", "observation"])
         )
 
-    shortfall = (0.3 - (raw(rows["expert"]) - raw(rows["diverse"]))).clamp_min(0.0)
-    torch.testing.assert_close(parts["reward/margin"], shortfall.mean().detach())
+    picked = pick_alive(imagined, drawn["pick"])
+    own = module.reward.raw(module.reward.features(picked["observation"], picked["action"], picked["next_observation"]))
+    unit = (0.5 * (raw(rows["expert"]).var() + own.var())).sqrt()
+    shortfall = (unit * module.row_margins - (raw(rows["expert"]) - raw(rows["diverse"]))).clamp_min(0.0)
+    torch.testing.assert_close(parts["reward/margin_shortfall"], shortfall.mean().detach())
 
 
 def test_gradient_penalty_of_a_linear_reward_by_hand() -> None:
