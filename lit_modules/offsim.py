@@ -38,7 +38,7 @@ from lit_modules.rows import (
 )
 from zoo.policy import Policy
 from zoo.reward import RewardModel
-from zoo.simulator import Simulator
+from zoo.simulator import AGGREGATIONS, Simulator
 from zoo.start_states import StartStates
 from zoo.termination import LearnedTermination, RuleTermination, TerminationModel
 from zoo.transition import TransitionModel
@@ -94,6 +94,7 @@ class OffSim(Method):
         reward_average: decay of the running average of the reward's weights; the average is what is kept, since
             the last iterate of a game circles its solution.
         noise_scale: share of the predicted deviation that the finished Simulator draws, see ``zoo.simulator``.
+        aggregation: who moves an episode of the finished Simulator, see ``zoo.simulator``.
         reward_low_quantile: quantile of the roll-outs' reward that becomes the reward's lower bound.
         reward_high_quantile: quantile of the expert's reward that becomes its upper bound.
         compile: whether roll-outs and losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
@@ -140,6 +141,7 @@ class OffSim(Method):
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
         noise_scale: float = 1.0,
+        aggregation: str = "random_member",
         reward_low_quantile: float = 0.5,
         reward_high_quantile: float = 0.5,
         compile: str = "never",
@@ -166,6 +168,8 @@ class OffSim(Method):
         )
         self.recorded: RecordedActions | None = None
         self.row_margins: Tensor | None = None
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}")
         if isinstance(margin, str) and margin != ADAPTIVE:
             raise ValueError(
                 f"unknown margin {margin!r}: choose a number, one for each diverse data set, or {ADAPTIVE}"
@@ -580,6 +584,7 @@ class OffSim(Method):
             uncertainty=hyper["uncertainty"],
             task=hyper["task"],
             noise_scale=hyper["noise_scale"],
+            aggregation=hyper["aggregation"],
         )
         expert = data.expert_train
         expert = expert[self.random.integers(len(expert), min(rows, len(expert))).cpu()]

@@ -228,7 +228,7 @@ class SimulatorSAC(Method):
             (
                 starts["observation"].to(self.device),
                 self.random.normal(horizon, count, self.policy.action_size),
-                self.random.integers(self.simulator.transition.members, horizon, count),
+                self._draw_members(horizon, count),
                 self.random.normal(horizon, count, self.policy.observation_size),
             ),
         )
@@ -241,6 +241,13 @@ class SimulatorSAC(Method):
             "rollout/untrusted": untrusted.float().mean(),
             "rollout/uncertainty": stored["uncertainty"].mean(),
         }
+
+    def _draw_members(self, horizon: int, count: int) -> Tensor:
+        """The member that moves each roll-out at each step, ``(H, B)``."""
+        members = self.simulator.transition.members
+        if self.simulator.aggregation == "fixed_member":
+            return self.random.integers(members, 1, count).expand(horizon, count)
+        return self.random.integers(members, horizon, count)
 
     def simulate(
         self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor
@@ -401,11 +408,12 @@ def simulator_return(
         ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
     """
     observation = simulator.reset(episodes, generator)
+    members = simulator.episode_members(episodes, generator)
     alive = torch.ones(episodes, device=observation.device)
     total, length, doubt = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive)
     for _ in range(horizon):
         action = policy.act(observation)
-        following, reward, terminated, info = simulator.step(observation, action, generator)
+        following, reward, terminated, info = simulator.step(observation, action, generator, members=members)
         total += alive * reward
         length += alive
         doubt += alive * info["uncertainty"]

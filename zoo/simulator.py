@@ -15,6 +15,8 @@ from zoo.termination import TerminationModel, make_termination
 from zoo.transition import TransitionModel
 from zoo.uncertainty import measure, quantile_levels
 
+AGGREGATIONS = ("random_member", "fixed_member", "mean")
+
 
 class Simulator(nn.Module):
     """A learned system that is always stepped in batches, on one device.
@@ -26,6 +28,8 @@ class Simulator(nn.Module):
         start_states: where episodes begin.
         uncertainty: name of the measure reported by :meth:`step`, see ``zoo.uncertainty``.
         task: name of the task it was learned for, if it is a known one.
+        aggregation: who moves an episode: ``random_member``, drawn at each step; ``fixed_member``, drawn for the whole
+            episode; ``mean``, the average of the members' means, with the root mean square of their deviations.
         noise_scale: how much of the members' predicted deviation is drawn at each step; 0 leaves only the choice of
             a member to chance. In a system without noise of its own the deviation stands for what the model does not
             know, and drawn afresh at every step it shakes gaits apart that hold in reality.
@@ -46,8 +50,11 @@ class Simulator(nn.Module):
         uncertainty: str = "disagreement",
         task: str | None = None,
         noise_scale: float = 1.0,
+        aggregation: str = "random_member",
     ) -> None:
         super().__init__()
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}")
         self.transition = transition
         self.reward = reward
         self.termination = termination
@@ -56,6 +63,7 @@ class Simulator(nn.Module):
         self.action_high = action_high
         self.task = task
         self.noise_scale = noise_scale
+        self.aggregation = aggregation
         self.uncertainty = uncertainty
         self._measure = measure(uncertainty)
         self.register_buffer("uncertainty_quantiles", torch.full_like(quantile_levels(), torch.inf))
@@ -80,6 +88,7 @@ class Simulator(nn.Module):
         generator: torch.Generator | None = None,
         deterministic: bool = False,
         with_uncertainty: bool = True,
+        members: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Advance ``B`` episodes by one step.
 
@@ -90,6 +99,7 @@ class Simulator(nn.Module):
             deterministic: take the average of the members' means instead of a sample.
             with_uncertainty: report it in ``info``; without it only the member drawn for a row is computed, which
                 takes about ``1 / E`` of the time.
+            members: who moves each row, ``(B,)``, from :meth:`episode_members`; drawn for this step by default.
 
         Returns:
             Next observation ``(B, D)``, reward ``(B,)``, terminated ``(B,)`` bool, and ``info`` with
@@ -102,8 +112,9 @@ class Simulator(nn.Module):
             if with_uncertainty:
                 info["uncertainty"] = self._measure(means, (0.5 * log_variances).exp())
             next_observation = self.transition.next_observation(observation, delta)
-        elif with_uncertainty:
-            members, noise = self.draw(observation, generator)
+        elif with_uncertainty or members is not None or self.aggregation == "mean":
+            drawn, noise = self.draw(observation, generator)
+            members = drawn if members is None else members
             next_observation, info["uncertainty"] = self.advance(observation, action, members, noise)
         else:
             mean, log_variance = self.transition.drawn(observation, action, generator)
@@ -112,6 +123,16 @@ class Simulator(nn.Module):
             next_observation = self.transition.next_observation(observation, delta)
         reward = self.reward(observation, action, next_observation)
         return next_observation, reward, self.termination(next_observation), info
+
+    def episode_members(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """The members that move ``count`` episodes from their start to their end, ``(count,)``, for :meth:`step`.
+
+        ``None`` if they are drawn at each step, or if there is nothing to draw.
+        """
+        if self.aggregation != "fixed_member":
+            return None
+        device = self.uncertainty_quantiles.device
+        return torch.randint(self.transition.members, (count,), generator=generator, device=device)
 
     def draw(self, observation: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Random numbers of one step for ``B`` rows: the member that moves each, ``(B,)``, and its noise ``(B, D)``."""
@@ -124,9 +145,12 @@ class Simulator(nn.Module):
         """Next observation ``(B, D)`` and uncertainty ``(B,)`` for the random numbers of :meth:`draw`."""
         means, log_variances = self.transition(observation, action)
         stds = (0.5 * log_variances).exp()
-        # The member is drawn first; only its mean and deviation are gathered and sampled.
-        rows = torch.arange(len(observation), device=observation.device)
-        delta = means[members, rows] + self.noise_scale * stds[members, rows] * noise
+        if self.aggregation == "mean":
+            delta = means.mean(dim=0) + self.noise_scale * stds.square().mean(dim=0).sqrt() * noise
+        else:
+            # The member is drawn first; only its mean and deviation are gathered and sampled.
+            rows = torch.arange(len(observation), device=observation.device)
+            delta = means[members, rows] + self.noise_scale * stds[members, rows] * noise
         return self.transition.next_observation(observation, delta), self._measure(means, stds)
 
     @torch.no_grad()
@@ -165,6 +189,7 @@ class Simulator(nn.Module):
             "uncertainty": self.uncertainty,
             "task": self.task,
             "noise_scale": float(self.noise_scale),
+            "aggregation": self.aggregation,
         }
 
     def save(self, path: str | Path) -> None:
@@ -189,7 +214,9 @@ class Simulator(nn.Module):
                 action_high=config["action_high"],
                 uncertainty=config["uncertainty"],
                 task=config["task"],
-                noise_scale=config.get("noise_scale", 1.0),  # files of before it existed
+                # Files of before these existed
+                noise_scale=config.get("noise_scale", 1.0),
+                aggregation=config.get("aggregation", "random_member"),
             )
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise ModelFileError(f"{path}: its header does not describe a simulator: {error}") from error

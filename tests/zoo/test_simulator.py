@@ -62,6 +62,32 @@ def test_drawn_members_are_uniform(simulator: Simulator) -> None:
     assert torch.bincount(member, minlength=4).tolist() == [1000] * 4
 
 
+def test_mean_of_the_members_moves_every_row_alike(simulator: Simulator) -> None:
+    simulator.aggregation, simulator.noise_scale = "mean", 0.0
+    observation, action = torch.randn(5, 11), torch.randn(5, 3)
+    following = simulator.step(observation, action, generator(), with_uncertainty=False)[0]
+    torch.testing.assert_close(following, simulator.step(observation, action, deterministic=True)[0])
+    simulator.noise_scale = 1.0
+    noise = torch.randn(5, 11)
+    means, log_variances = simulator.transition(observation, action)
+    delta = means.mean(dim=0) + log_variances.exp().mean(dim=0).sqrt() * noise
+    moved, _ = simulator.advance(observation, action, torch.zeros(5, dtype=torch.long), noise)
+    torch.testing.assert_close(moved, simulator.transition.next_observation(observation, delta))
+
+
+def test_fixed_member_moves_an_episode_from_start_to_end(simulator: Simulator, tmp_path: Path) -> None:
+    assert simulator.episode_members(3) is None
+    simulator.aggregation, simulator.noise_scale = "fixed_member", 0.0
+    simulator.save(tmp_path / "simulator.safetensors")
+    simulator = Simulator.load(tmp_path / "simulator.safetensors")
+    members = simulator.episode_members(20, generator())
+    assert members is not None and set(members.tolist()) == {0, 1, 2, 3}
+    observation, action = torch.randn(1, 11).expand(20, 11), torch.zeros(20, 3)
+    for _ in range(3):  # rows of one member stay together
+        observation = simulator.step(observation, action, generator(), members=members)[0]
+        assert len({tuple(row) for row in observation.tolist()}) == 4
+
+
 @pytest.mark.parametrize("with_uncertainty", [False, True])
 def test_noise_is_drawn_at_the_given_scale(simulator: Simulator, with_uncertainty: bool, tmp_path: Path) -> None:
     observation, action = torch.randn(1, 11).expand(2000, 11), torch.randn(1, 3).expand(2000, 3)
