@@ -37,10 +37,10 @@ class OfflineMLIRL(SimulatorSAC):
         reward_hidden_sizes: widths of the reward's hidden layers.
         reward_uses_next_observation: r(s,a,s') if true, r(s,a) if false.
         reward_learning_rate: Adam's rate for the reward.
-        reward_bound: largest distance of a reward from the level that ends are worth.
+        reward_bound: largest distance of a reward from the mean reward of the policy's transitions.
         end_quantile: quantile of the reward of the policy's transitions that an end is worth, for ever. Measured
             along the way, because a learned reward has no natural zero.
-        end_quantile_average: decay of its running average.
+        level_average: decay of the running averages of that mean and of that quantile.
         gradient_penalty_weight: weight of the gradient penalty.
         gradient_penalty_target: norm of the reward's input gradient above which it is penalised.
         l2_weight: weight of the mean squared reward.
@@ -56,7 +56,7 @@ class OfflineMLIRL(SimulatorSAC):
         reward_learning_rate: float = 3e-4,
         reward_bound: float = 10.0,
         end_quantile: float = 0.05,
-        end_quantile_average: float = 0.99,
+        level_average: float = 0.99,
         gradient_penalty_weight: float = 10.0,
         gradient_penalty_target: float = 1.0,
         l2_weight: float = 1e-3,
@@ -72,7 +72,6 @@ class OfflineMLIRL(SimulatorSAC):
         )
         for name in ("observation_normalizer", "action_normalizer", "delta_normalizer"):
             getattr(learned, name).load_state_dict(getattr(given, name).state_dict())
-        # Ends are worth nothing, and the reward is measured from there: see `end_quantile`
         learned.low.fill_(-reward_bound)
         learned.high.fill_(reward_bound)
         self.simulator.reward = learned
@@ -108,10 +107,20 @@ class OfflineMLIRL(SimulatorSAC):
             rollout = (own["observation"], own["action"], own["next", "observation"])
             share = self.reward_random.uniform(count, 1)
             logged |= yield Descend("reward_objective", (expert, rollout, share), optimizer=1)
-            keep = self.hparams["end_quantile_average"] if self.updates > 0 else 0.0
-            self.simulator.reward.offset.lerp_(logged["reward/end"], 1.0 - keep)
+            self._follow_levels(logged["reward/rollout"], logged["reward/end"])
         logged |= yield from super().update(inputs)
         return logged
+
+    def _follow_levels(self, mean: Tensor, end: Tensor) -> None:
+        """Keep the reward centred on what the policy earns, and ends at their level below it.
+
+        A constant in the reward changes no policy, but critics need some ``1 / (tau * (1 - gamma))`` updates to learn
+        what it adds up to.
+        """
+        share = 1.0 - self.hparams["level_average"] if self.updates > 0 else 1.0
+        self.simulator.reward.offset.lerp_(mean, share)
+        lasting = self.hparams["reward_scale"] / (1.0 - self.hparams["gamma"])
+        self.end_value.lerp_(lasting * (end - mean), share)
 
     def reward_objective(
         self, expert: tuple[Tensor, ...], rollout: tuple[Tensor, ...], share: Tensor
@@ -157,7 +166,9 @@ class OfflineMLIRL(SimulatorSAC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["reward_random_state"] = self.reward_random.state()
+        checkpoint["end_value"] = self.end_value.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.reward_random.restore(checkpoint["reward_random_state"])
+        self.end_value.copy_(checkpoint["end_value"])

@@ -93,17 +93,18 @@ def test_reward_tells_demonstrations_from_the_policy(tmp_path: Path) -> None:
 
 
 def test_an_end_is_worth_a_low_quantile_of_the_policys_reward(tmp_path: Path) -> None:
-    module = make(tmp_path, reward_every=1, end_quantile=0.25, end_quantile_average=0.0)
+    module = make(tmp_path, reward_every=1, end_quantile=0.25, level_average=0.0)
     logged = module.run(module.converse(batch(1)))
-    assert float(module.simulator.reward.offset) == pytest.approx(float(logged["reward/end"]))
-    assert float(module.end_value) == 0.0
+    mean, end = float(logged["reward/rollout"]), float(logged["reward/end"])
+    assert float(module.simulator.reward.offset) == pytest.approx(mean)
+    assert float(module.end_value) == pytest.approx(0.1 * (end - mean) / (1.0 - 0.99), rel=1e-4) and end < mean
     assert float(module.loss.value_high) == pytest.approx(0.1 * 10.0 / 0.01, rel=1e-5)
 
 
 def test_a_constant_in_the_reward_changes_nothing(tmp_path: Path) -> None:
     rows, rewards = batch(1), []
     for constant in (0.0, 3.0):
-        module = make(tmp_path, reward_every=1, end_quantile_average=0.0, l2_weight=0.0)
+        module = make(tmp_path, reward_every=1, level_average=0.0, l2_weight=0.0)
         module.simulator.reward.network[-1].bias.data += constant
         torch.manual_seed(1)
         module.run(module.converse(rows.copy()))
@@ -136,3 +137,4 @@ def test_a_checkpoint_continues_with_the_same_draws(tmp_path: Path) -> None:
     again.on_load_checkpoint(checkpoint)
     assert torch.equal(module.reward_random.uniform(5), again.reward_random.uniform(5))
     assert torch.equal(again.simulator.reward.offset, module.simulator.reward.offset)
+    assert torch.equal(again.end_value, module.end_value) and float(again.end_value) != 0.0
