@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from app.configuration import STAGES, load_configuration, resolve
+from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
 from app.export import save_learned
 from app.pipeline import (
@@ -78,6 +79,10 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
     claim_folder(configuration, folder)
     stages = finished_stages(folder)
+    if not stages and configuration.data.diverse:
+        warning = warn_of_worse_expert(configuration.data.expert, configuration.data.diverse)
+        if warning is not None:
+            say(warning)
     for name in STAGES:
         if name not in stages:
             say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")

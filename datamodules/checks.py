@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,13 @@ def check_sources(expert: Sequence[Source], diverse: Sequence[Source], demonstra
             raise DataError(f"dataset {source.id} has no episodes: record it again or choose another one")
     for source in sources[1:]:
         _check_same_spaces(expert[0], source)
+    for first in expert:
+        for second in diverse:
+            if (first.episodes, first.steps) == (second.episodes, second.steps) and _same_content(first, second):
+                raise DataError(
+                    f"datasets {first.id} and {second.id} hold the same data: as diverse data it says nothing new, and "
+                    "a margin between the two is meaningless; name data of other quality, or none, in data.diverse"
+                )
     existing = sum(source.episodes for source in expert)
     if demonstrations is not None and not 1 <= demonstrations <= existing:
         raise DataError(
@@ -139,6 +147,10 @@ def warn_outside_bounds(dataset_id: str, outside: int, rows: int, out_of_bounds:
         f"action space; they are {fate}",
         stacklevel=2,
     )
+
+
+def _same_content(first: Source, second: Source) -> bool:
+    return filecmp.cmp(first.file, second.file, shallow=False)
 
 
 def _check_same_spaces(first: Source, second: Source) -> None:

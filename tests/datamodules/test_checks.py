@@ -114,13 +114,13 @@ def test_spaces_that_differ_are_refused(observation_space: Any, action_space: An
 
 def test_precision_of_a_space_is_no_difference(record: Any) -> None:
     record("test/expert-v0", [4])
-    record("test/diverse-v0", [4], spaces.Box(-np.inf, np.inf, (3,), np.float32))
+    record("test/diverse-v0", [4], spaces.Box(-np.inf, np.inf, (3,), np.float32), first_number=1)
     assert TransitionDataModule("test/expert-v0", diverse="test/diverse-v0").observation_size == 3
 
 
 def test_different_environments_are_pointed_out(record: Any) -> None:
     record("test/expert-v0", [4])
-    record("test/diverse-v0", [4], environment="Hopper-v4")
+    record("test/diverse-v0", [4], environment="Hopper-v4", first_number=1)
     with pytest.warns(UserWarning, match="test/expert-v0 of Hopper-v5, test/diverse-v0 of Hopper-v4"):
         TransitionDataModule("test/expert-v0", diverse="test/diverse-v0")
 
@@ -130,6 +130,15 @@ def test_more_demonstrations_than_there_are_is_refused(wanted: int, record: Any)
     record("test/set-v0", [4, 4, 4])
     with pytest.raises(DataError, match=f"demonstrations is {wanted}, but test/set-v0 has 3 episodes"):
         TransitionDataModule("test/set-v0", demonstrations=wanted)
+
+
+def test_a_copy_of_the_demonstrations_is_no_diverse_data(record: Any) -> None:
+    record("test/expert-v0", [4, 3])
+    record("test/copy-v0", [4, 3])
+    with pytest.raises(DataError, match="test/expert-v0 and test/copy-v0 hold the same data"):
+        TransitionDataModule("test/expert-v0", diverse="test/copy-v0")
+    record("test/other-v0", [4, 3], first_number=2)
+    TransitionDataModule("test/expert-v0", diverse="test/other-v0")
 
 
 def test_a_dataset_named_twice_is_refused(record: Any) -> None:
