@@ -45,6 +45,8 @@ from zoo.transition import TransitionModel
 
 REWARD_ROWS = 2000  # rows behind each logged reward and histogram
 PER_STEP = ("recorded", "running", "uniform", "cloned_noise", "added_noise", "order", "noise")  # drawn, (H, ...)
+TUNED = "tuned"
+TUNED_START, TUNED_LOW, TUNED_HIGH = 1e-2, 1e-4, 0.9  # at 1 the optimal variance is infinite
 OWN_ROWS = 256  # transitions in the adversarial term of one update
 
 
@@ -79,7 +81,10 @@ class OffSim(Method):
         variance_weighting: power of the predicted variance, 0 to 1, that weighs each term of likelihood and entropy
             (Seitzer et al. 2022, "On the pitfalls of heteroscedastic uncertainty estimation"); 0 is plain likelihood.
         adversarial_weight: weight of the reward of the model's own transitions.
-        entropy_weight: weight alpha of the entropy, per observation feature.
+        entropy_weight: weight alpha of the entropy, per observation feature; ``tuned`` adapts it during the game.
+        entropy_gain: with a tuned weight, how much more entropy per feature the model is to have, in nats, than
+            likelihood alone gave it.
+        entropy_learning_rate: speed of that adaptation.
         gradient_penalty_weight: weight of the gradient penalty.
         gradient_penalty_target: norm of the reward's input gradient above which it is penalised.
         l2_weight: weight of the mean squared reward.
@@ -100,6 +105,9 @@ class OffSim(Method):
         compile: whether roll-outs and losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
             is a C++ compiler. It takes a minute at first, and less when it finds the last run's work in its cache.
     """
+
+    entropy_weight: Tensor
+    target_entropy: Tensor
 
     remedy = "Lower the learning rates or the adversarial weight, or check the data with a smaller range."
 
@@ -128,7 +136,9 @@ class OffSim(Method):
         likelihood_weight: float = 1.0,
         variance_weighting: float = 0.5,
         adversarial_weight: float = 0.01,
-        entropy_weight: float = 0.01,
+        entropy_weight: float | str = 0.01,
+        entropy_gain: float = 0.0,
+        entropy_learning_rate: float = 1e-2,
         gradient_penalty_weight: float = 10.0,
         gradient_penalty_target: float = 1.0,
         l2_weight: float = 1e-3,
@@ -166,6 +176,12 @@ class OffSim(Method):
             self.cloned,
             proposal_noise,
         )
+        if isinstance(entropy_weight, str) and entropy_weight != TUNED:
+            raise ValueError(f"unknown entropy_weight {entropy_weight!r}: choose a number or {TUNED}")
+        # Tensors, not numbers: they differ between replicas that are trained together
+        weight = TUNED_START if entropy_weight == TUNED else float(entropy_weight)
+        self.register_buffer("entropy_weight", torch.tensor(weight), persistent=False)
+        self.register_buffer("target_entropy", torch.tensor(0.0), persistent=False)
         self.recorded: RecordedActions | None = None
         self.row_margins: Tensor | None = None
         if aggregation not in AGGREGATIONS:
@@ -264,8 +280,15 @@ class OffSim(Method):
                     gradient_norm="transition/gradient_norm",
                 )
                 logged.update(parts)
+                if game and self.hparams["entropy_weight"] == TUNED:
+                    self._tune_entropy(parts["transition/entropy"])
             self.updates += 1
         return logged
+
+    def _tune_entropy(self, entropy: Tensor) -> None:
+        """Raise alpha while the entropy is below its target, lower it above (Haarnoja et al. 2018, for the model)."""
+        step = self.hparams["entropy_learning_rate"] * (self.target_entropy - entropy)
+        self.entropy_weight.mul_(step.exp()).clamp_(TUNED_LOW, TUNED_HIGH)
 
     def deal(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
         """Recorded rows for the transition model: a block of its own for each member, with its share of expert rows.
@@ -468,11 +491,11 @@ class OffSim(Method):
             "transition/squared_error": error.detach().mean(),
         }
         if drawn is not None and rollouts is not None:
-            if settings["entropy_weight"] > 0:
+            if settings["entropy_weight"] != 0:
                 # Entropy of a diagonal Gaussian per feature, up to a constant; in the likelihood's own unit
                 entropy = 0.5 * log_variance.mean()
-                loss = loss - settings["entropy_weight"] * (0.5 * weighting * log_variance).mean()
-                parts["transition/entropy"] = entropy.detach()
+                loss = loss - self.entropy_weight * (0.5 * weighting * log_variance).mean()
+                parts |= {"transition/entropy": entropy.detach(), "transition/entropy_weight": self.entropy_weight}
             if settings["adversarial_weight"] > 0:
                 own_reward = self._reward_of_own_transitions(drawn, rollouts)
                 loss = loss - settings["adversarial_weight"] * own_reward
@@ -545,21 +568,30 @@ class OffSim(Method):
         return {name: table for name, table in batch.items() if table is not None}
 
     def _measure_before_game(self) -> None:
-        """Keep the held-out errors of the model that likelihood alone has made, to compare the game's with."""
+        """Keep the held-out errors and the entropy of the model that likelihood alone has made."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         held_out = {"expert_held_out": data.expert_held_out, "diverse_held_out": data.diverse_held_out}
         self.errors_before_game = {
             label: diagnostics.transition_errors(self.transition, table.to(self.device), self.hparams["horizon"])
             for label, table in self._held_out(held_out).items()
         }
+        tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
+        whole = sum(len(table) for table in tables)
+        rows = concatenate([diagnostics.spread(each, REWARD_ROWS * len(each) // whole + 1) for each in tables])
+        with torch.no_grad():
+            _, log_variance = self.transition(rows["observation"].to(self.device), rows["action"].to(self.device))
+        self.target_entropy.copy_(0.5 * log_variance.mean() + self.hparams["entropy_gain"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["errors_before_game"] = self.errors_before_game
+        checkpoint["entropy"] = [self.entropy_weight.clone(), self.target_entropy.clone()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.errors_before_game = checkpoint["errors_before_game"]
+        for kept, saved in zip((self.entropy_weight, self.target_entropy), checkpoint["entropy"], strict=True):
+            kept.copy_(saved)
 
     # ------------------------------------------------------------------------------------------------- what comes out
 

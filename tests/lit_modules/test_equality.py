@@ -61,9 +61,12 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
         transition_every=2,
         starts=8,
         margin_weight=0.5,
+        entropy_weight="tuned",
         **settings,
     )
     module.recorded = RecordedActions([table(100)])
+    module.row_margins = torch.rand(100)
+    module.target_entropy.fill_(-0.1 * seed)
     module._measure_before_game = lambda: None  # type: ignore[method-assign]
     return module
 

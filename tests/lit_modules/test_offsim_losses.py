@@ -272,3 +272,29 @@ def test_learning_rate_decays_over_the_pretraining_only() -> None:
     for updates, expected in ((0, 0.1), (9, 0.98), (50, 0.55), (100, 0.1), (300, 0.1)):
         module.updates = updates
         assert module._transition_rate() == pytest.approx(expected, abs=1e-2)
+
+
+def test_tuned_entropy_weight_follows_the_shortfall() -> None:
+    module = make(entropy_weight="tuned", entropy_learning_rate=0.5)
+    module.target_entropy.fill_(-1.0)
+    start = float(module.entropy_weight)
+    module._tune_entropy(torch.tensor(-1.2))  # too little entropy: more weight
+    assert float(module.entropy_weight) == pytest.approx(start * math.exp(0.5 * 0.2), rel=1e-5)
+    module._tune_entropy(torch.tensor(-0.8))
+    assert float(module.entropy_weight) == pytest.approx(start, rel=1e-5)
+    module._tune_entropy(torch.tensor(-1e4))
+    assert float(module.entropy_weight) < 1.0  # at 1 the optimal variance is infinite
+
+
+def test_tuned_entropy_weight_is_what_the_loss_uses() -> None:
+    losses = []
+    for weight in (0.0, 0.5):
+        module = make(entropy_weight="tuned", adversarial_weight=0.0)
+        module.entropy_weight.fill_(weight)
+        rows = batches(module)
+        drawn = module.draw(rows)
+        loss, parts = module.transition_objective(one_update(module, rows), drawn, rollouts())
+        losses.append(float(loss.detach()))
+    assert losses[0] != losses[1] and float(parts["transition/entropy_weight"]) == 0.5
+    with pytest.raises(ValueError, match="unknown entropy_weight 'auto'"):
+        make(entropy_weight="auto")
