@@ -12,7 +12,6 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
 from lit_modules.method import Compute, Conversation
 from lit_modules.random_stream import RandomStream
-from lit_modules.rows import draw_starts
 from lit_modules.simulator_policy import SimulatorPolicy
 
 
@@ -32,8 +31,6 @@ class ReplayLearner(SimulatorPolicy):
         critic_learning_rate: Adam's rate for the critics.
         settings: arguments of ``SimulatorPolicy``.
     """
-
-    loss: Any  # the subclass's: the losses of actor and critics
 
     def __init__(
         self,
@@ -64,9 +61,8 @@ class ReplayLearner(SimulatorPolicy):
         super().setup(stage)
         if stage != "fit":
             return
-        self.loss.normalizer.load_state_dict(self.simulator.transition.observation_normalizer.state_dict())
         # The same memory as the networks', so that no transition crosses to the host and back
-        self.place_random_numbers(self.random, self.replay_random)
+        self.place_random_numbers(self.replay_random)
         self._make_replay()
 
     # ------------------------------------------------------------------------------------------------------ training
@@ -88,27 +84,12 @@ class ReplayLearner(SimulatorPolicy):
 
     def roll_out(self) -> Conversation:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
-        count, horizon = self.hparams["starts"], self.hparams["horizon"]
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        starts = draw_starts(data, count, self.hparams["expert_start_share"], self.random)
-        columns, alive = yield Compute(
-            "simulate",
-            (
-                starts["observation"].to(self.device),
-                self.random.normal(horizon, count, self.policy.action_size),
-                self.random.integers(self.simulator.transition.members, horizon, count),
-                self.random.normal(horizon, count, self.policy.observation_size),
-            ),
-        )
+        columns, alive = yield Compute("simulate", self.draw_roll_outs())
+        figures = self.roll_out_figures(columns, alive)
         stored = {name: column[alive] for name, column in columns.items()}
         following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}
         self.replay.extend(TensorDict({**stored, "next": following}, batch_size=[len(stored["observation"])]))
-        untrusted = (columns["uncertainty"] > self.cut)[alive]
-        return {
-            "rollout/mean_length": alive.sum() / count,
-            "rollout/untrusted": untrusted.float().mean(),
-            "rollout/uncertainty": stored["uncertainty"].mean(),
-        }
+        return figures
 
     @torch.no_grad()
     def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.method import Method
-from lit_modules.rows import require_streams
+from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
@@ -49,6 +49,10 @@ class SimulatorPolicy(Method):
         compile: whether the losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
             is a C++ compiler. It takes half a minute at first, and less when it finds the last run's work in its cache.
     """
+
+    streams: ClassVar[tuple[str, ...]] = ("expert", "all")  # of the data, that an update reads
+
+    loss: Any  # the subclass's, with the ``normalizer`` of what its critics see
 
     # Buffers, not numbers: they differ between replicas that are trained together
     end_value: Tensor
@@ -128,10 +132,27 @@ class SimulatorPolicy(Method):
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        require_streams(data, ["expert", "all"])
+        require_streams(self.trainer.datamodule, self.streams)  # type: ignore[attr-defined]
+        self.loss.normalizer.load_state_dict(self.simulator.transition.observation_normalizer.state_dict())
+        self.place_random_numbers(self.random)
 
     # ----------------------------------------------------------------------------------------------- in the Simulator
+
+    def draw_roll_outs(self) -> tuple[Tensor, ...]:
+        """Start states and random numbers of the next roll-outs, for :meth:`simulate`."""
+        count, horizon = self.hparams["starts"], self.hparams["horizon"]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        starts = draw_starts(data, count, self.hparams["expert_start_share"], self.random)
+        return (
+            starts["observation"].to(self.device),
+            self.random.normal(horizon, count, self.policy.action_size),
+            self.random.integers(self.simulator.transition.members, horizon, count),
+            self.random.normal(horizon, count, self.policy.observation_size),
+        )
+
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Actions ``(B, A)`` that roll-outs take, from standard normal noise of this shape."""
+        return self.policy.act(observation, deterministic=False, noise=noise)
 
     def simulate(
         self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor
@@ -150,7 +171,7 @@ class SimulatorPolicy(Method):
         running = torch.ones_like(observation[:, 0], dtype=torch.bool)
         steps: list[tuple[Tensor, ...]] = []
         for step in range(len(members)):
-            action = self.policy.act(observation, deterministic=False, noise=action_noise[step])
+            action = self.explore(observation, action_noise[step])
             following, uncertainty = self.simulator.advance(observation, action, members[step], step_noise[step])
             ended = self.simulator.termination(following) | (uncertainty > self.cut)
             steps.append((observation, action, uncertainty, following, ended, running))
@@ -160,9 +181,18 @@ class SimulatorPolicy(Method):
         names = ("observation", "action", "uncertainty", "next_observation", "ended")
         return dict(zip(names, columns, strict=True)), alive
 
+    def roll_out_figures(self, columns: dict[str, Tensor], alive: Tensor) -> dict[str, Tensor]:
+        """What is logged of the roll-outs that :meth:`simulate` returned."""
+        uncertainty = columns["uncertainty"][alive]
+        return {
+            "rollout/mean_length": alive.sum() / alive.shape[1],
+            "rollout/untrusted": (uncertainty > self.cut).float().mean(),
+            "rollout/uncertainty": uncertainty.mean(),
+        }
+
     @torch.no_grad()
     def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """What SAC is paid for each transition, ``(B,)``: scaled learned reward, less doubt, and the value of ends."""
+        """What each transition pays, ``(B,)``: scaled learned reward, less doubt, and the value of ends."""
         reward = self.simulator.reward(inputs["observation"], inputs["action"], inputs["next_observation"])
         penalty = inputs["uncertainty"] * (self.hparams["uncertainty_weight"] / self.uncertainty_unit)
         return self.hparams["reward_scale"] * (reward - penalty) + (
