@@ -101,7 +101,7 @@ class SimulatorPolicy(Method):
         self.register_buffer("end_value", torch.tensor(low), persistent=False)
         cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
         self.register_buffer("cut", torch.tensor(cut), persistent=False)
-        unit = self.simulator.uncertainty_quantile(0.5)
+        unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
         self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
 
     def _refuse_other_spaces(

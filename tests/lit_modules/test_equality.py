@@ -18,7 +18,9 @@ from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.proposals import RecordedActions
 from lit_modules.seeds import SeedBatch
+from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_sac import SimulatorSAC
+from lit_modules.simulator_td3 import SimulatorTD3
 from zoo import Simulator
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
@@ -68,7 +70,7 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
     return module
 
 
-def policy(folder: Path, seed: int, method: type[SimulatorSAC] = SimulatorSAC, **settings: Any) -> Method:
+def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC, **settings: Any) -> Method:
     simulator = Simulator(
         TransitionModel(SIZE, 2, members=2, hidden_sizes=(8,)),
         RewardModel(SIZE, 2, (8,)),
@@ -81,7 +83,8 @@ def policy(folder: Path, seed: int, method: type[SimulatorSAC] = SimulatorSAC, *
     simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, 2))
     path = folder / f"{seed}.safetensors"
     simulator.save(path)
-    module = method(str(path), hidden_sizes=(8,), starts=10, horizon=3, batch_size=16, refresh_every=8, **settings)
+    sizes: dict[str, Any] = {"starts": 10, "horizon": 3, "batch_size": 16, "refresh_every": 8}
+    module = method(str(path), hidden_sizes=(8,), **{**sizes, **settings})
     data = SimpleNamespace(expert_train=table(30), diverse_train=table(70), streams={"expert": 16, "all": 16})
     module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     return module
@@ -89,6 +92,10 @@ def policy(folder: Path, seed: int, method: type[SimulatorSAC] = SimulatorSAC, *
 
 def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
     return policy(folder, seed, OfflineMLIRL, reward_every=3, reward_hidden_sizes=(8,), **settings)
+
+
+def td3(folder: Path, seed: int, **settings: Any) -> Method:
+    return policy(folder, seed, SimulatorTD3, actor_every=3, **settings)
 
 
 def build(make: Callable[[Path, int], Method], folder: Path) -> list[tuple[Method, dict[str, TensorDict]]]:
@@ -110,7 +117,7 @@ def attach(module: Any, optimizers: Any) -> None:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3])
 def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], graphs: bool, tmp_path: Path) -> None:
     alone = build(make, tmp_path)
     logged_alone = []
@@ -141,7 +148,7 @@ def assert_same(one: Method, other: Method, logged: tuple[Any, Any], tolerance: 
 
 
 @pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward])
+@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward, td3])
 def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path: Path) -> None:
     trained = []
     for compile in ("never", "always"):
@@ -153,7 +160,7 @@ def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path
     assert_same(trained[0][0], trained[1][0], (trained[0][1], trained[1][1]), 1e-4)
 
 
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3])
 def test_portions_of_updates_do_not_matter(make: Callable[..., Method], tmp_path: Path) -> None:
     """One Lightning step of 20 updates, or steps of 7, 7 and 6."""
     trained = []
