@@ -135,9 +135,12 @@ class ReplayLearner(SimulatorPolicy):
         # Cloned, because a slice of the storage would be saved with the whole storage behind it
         stored = self.replay[: len(self.replay)].exclude("index").clone()
         checkpoint["replay"] = stored.to_dict()
+        checkpoint["replay_writer"] = self.replay.writer.state_dict()  # where a full buffer is overwritten next
         checkpoint["replay_random_state"] = self.replay_random.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.replay.extend(TensorDict(checkpoint["replay"]).auto_batch_size_(1))
+        if "replay_writer" in checkpoint:  # files of before it was saved
+            self.replay.writer.load_state_dict(checkpoint["replay_writer"])
         self.replay_random.restore(checkpoint["replay_random_state"])

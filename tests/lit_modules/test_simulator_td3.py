@@ -101,9 +101,9 @@ def test_it_learns_to_steer(steering: Any, normalize_values: bool) -> None:
 
 
 def test_a_resumed_training_equals_an_uninterrupted_one(steering: Any, saved_checkpoint: Any) -> None:
-    """Stopped between two updates of the actor."""
-    whole = steering.learner(SimulatorTD3, refresh_every=8, batch_size=16)
-    resumed = steering.learner(SimulatorTD3, refresh_every=8, batch_size=16)
+    """Stopped between two updates of the actor, with a full buffer that is next overwritten in its middle."""
+    settings = {"refresh_every": 8, "batch_size": 16, "buffer_size": 300}
+    whole, resumed = (steering.learner(SimulatorTD3, **settings) for _ in range(2))
     resumed._trainer = whole._trainer
     batch = {name: steering.table(20, 8) for name in ("expert", "all")}
     whole.run(whole.converse({name: rows[:11] for name, rows in batch.items()}))
