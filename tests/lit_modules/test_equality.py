@@ -19,6 +19,7 @@ from lit_modules.offsim import OffSim
 from lit_modules.proposals import RecordedActions
 from lit_modules.seeds import SeedBatch
 from lit_modules.simulator_policy import SimulatorPolicy
+from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 from zoo import Simulator
@@ -84,7 +85,8 @@ def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC
     path = folder / f"{seed}.safetensors"
     simulator.save(path)
     sizes: dict[str, Any] = {"starts": 10, "horizon": 3, "batch_size": 16, "refresh_every": 8}
-    module = method(str(path), hidden_sizes=(8,), **{**sizes, **settings})
+    given = {name: value for name, value in {**sizes, **settings}.items() if value is not None}
+    module = method(str(path), hidden_sizes=(8,), **given)
     data = SimpleNamespace(expert_train=table(30), diverse_train=table(70), streams={"expert": 16, "all": 16})
     module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     return module
@@ -96,6 +98,12 @@ def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
 
 def td3(folder: Path, seed: int, **settings: Any) -> Method:
     return policy(folder, seed, SimulatorTD3, actor_every=3, **settings)
+
+
+def ppo(folder: Path, seed: int, **settings: Any) -> Method:
+    """Roll-outs before the first, the ninth and the seventeenth update; some end before the horizon."""
+    ppo_sizes: dict[str, Any] = {"refresh_every": None, "epochs": 2, "minibatches": 4, "uncertainty_cut": 0.9}
+    return policy(folder, seed, SimulatorPPO, **{**ppo_sizes, "horizon": 6, "entropy_weight": 0.1, **settings})
 
 
 def build(make: Callable[[Path, int], Method], folder: Path) -> list[tuple[Method, dict[str, TensorDict]]]:
@@ -117,7 +125,7 @@ def attach(module: Any, optimizers: Any) -> None:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
 def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], graphs: bool, tmp_path: Path) -> None:
     alone = build(make, tmp_path)
     logged_alone = []
@@ -148,7 +156,7 @@ def assert_same(one: Method, other: Method, logged: tuple[Any, Any], tolerance: 
 
 
 @pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward, td3])
+@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward, td3, ppo])
 def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path: Path) -> None:
     trained = []
     for compile in ("never", "always"):
@@ -160,7 +168,7 @@ def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path
     assert_same(trained[0][0], trained[1][0], (trained[0][1], trained[1][1]), 1e-4)
 
 
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
 def test_portions_of_updates_do_not_matter(make: Callable[..., Method], tmp_path: Path) -> None:
     """One Lightning step of 20 updates, or steps of 7, 7 and 6."""
     trained = []
@@ -201,3 +209,10 @@ def test_conversations_that_part_are_refused() -> None:
     attach(batch, batch.configure_optimizers())
     with pytest.raises(RuntimeError, match="one ended before another"):
         batch.run_together([talk(1), talk(2)])
+
+    def talk_of(function: str) -> Conversation:
+        yield Descend(function, (torch.zeros(2, SIZE), torch.zeros(2, 2)))
+        return {}
+
+    with pytest.raises(RuntimeError, match="not every one asks for the same"):
+        batch.run_together([talk_of("objective"), talk_of("another")])
