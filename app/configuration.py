@@ -15,10 +15,19 @@ from app.errors import UserError
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
+from lit_modules.simulator_policy import SimulatorPolicy
+from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
+from lit_modules.simulator_td3 import SimulatorTD3
 
 DEFAULTS = "defaults"
-POLICY_METHODS = {"SimulatorSAC": SimulatorSAC, "OfflineMLIRL": OfflineMLIRL}
+METHODS = "methods"  # folder of the settings of learners that differ from those in the defaults
+POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
+    "SimulatorSAC": SimulatorSAC,
+    "SimulatorTD3": SimulatorTD3,
+    "SimulatorPPO": SimulatorPPO,
+    "OfflineMLIRL": OfflineMLIRL,
+}
 STAGES = ("behaviour_cloning", "simulator", "policy")
 
 
@@ -29,11 +38,15 @@ def shipped_tasks() -> list[str]:
     return sorted(name for name in names if name != DEFAULTS)
 
 
-def load_configuration(source: str, above: tuple[Path, ...] = ()) -> DictConfig:
+def load_configuration(source: str, method: str | None = None, above: tuple[Path, ...] = ()) -> DictConfig:
     """Read a YAML file, or the shipped configuration of a task; what it does not say comes from its ``base``.
+
+    The shipped defaults hold the settings of one learner. Where another is chosen, those of ``methods/NAME.yaml``
+    take their place, below everything that the files say.
 
     Args:
         source: path of a file, or name of a task.
+        method: ``policy.method`` if it was chosen elsewhere; ``None`` leaves it to the files.
         above: files that are based on this one.
 
     Raises:
@@ -47,9 +60,10 @@ def load_configuration(source: str, above: tuple[Path, ...] = ()) -> DictConfig:
             raise UserError(f"{source!r} is neither a file nor a task: {hint}")
         path = _shipped(source)
     configuration = _read(path)
+    method = method or OmegaConf.select(configuration, "policy.method")
     base = configuration.pop("base", None)
     if base is None:
-        return configuration
+        return _with_method(configuration, method) if path == _shipped(DEFAULTS) else configuration
     below = path.parent / str(base)
     if base in (DEFAULTS, *shipped_tasks()) and not below.is_file():
         below = _shipped(str(base))
@@ -59,7 +73,7 @@ def load_configuration(source: str, above: tuple[Path, ...] = ()) -> DictConfig:
         )
     if below.resolve() in above:
         raise UserError(f"{path}: its base {base} is in turn based on this file")
-    known = load_configuration(str(below), (*above, path.resolve()))
+    known = load_configuration(str(below), method, (*above, path.resolve()))
     for key in _keys(configuration):
         if not key.startswith("budgets."):  # a file may add budgets of its own
             _refuse_unknown(key, known)
@@ -68,6 +82,21 @@ def load_configuration(source: str, above: tuple[Path, ...] = ()) -> DictConfig:
 
 def _shipped(name: str) -> Path:
     return Path(str(resources.files("configs") / "train" / f"{name}.yaml"))
+
+
+def _with_method(defaults: DictConfig, method: str | None) -> DictConfig:
+    """The defaults with the settings of a learner in the place of those that they have."""
+    file = _shipped(f"{METHODS}/{method}")
+    if not file.is_file():
+        return defaults
+    defaults.policy.model = {}
+    return cast(DictConfig, OmegaConf.merge(defaults, _read(file)))
+
+
+def chosen_method(overrides: list[str]) -> str | None:
+    """``policy.method`` if the command line says it, for :func:`load_configuration`."""
+    values = [each.partition("=")[2] for each in parse_overrides(overrides) if each.startswith("policy.method=")]
+    return values[-1] if values else None
 
 
 def _read(path: Path) -> DictConfig:
@@ -122,9 +151,22 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
     if merged.policy.method not in POLICY_METHODS:
         raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
-    for stage, method in zip(STAGES, (BehaviourCloning, OffSim, POLICY_METHODS[merged.policy.method]), strict=True):
+    _refuse_other_rows(merged)
+    methods: tuple[type, ...] = (BehaviourCloning, OffSim, POLICY_METHODS[merged.policy.method])
+    for stage, method in zip(STAGES, methods, strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
     return merged
+
+
+def _refuse_other_rows(configuration: DictConfig) -> None:
+    """Refuse rows of data that the policy's method does not read, and the lack of those that it does."""
+    name = configuration.policy.method
+    for stream in ("expert", "all"):
+        rows = configuration.policy[f"{stream}_rows"]
+        if stream in POLICY_METHODS[name].streams and rows < 1:
+            raise UserError(f"{name} learns from {stream} rows as well: set policy.{stream}_rows to at least 1")
+        if stream not in POLICY_METHODS[name].streams and rows != 0:
+            raise UserError(f"{name} reads no {stream} rows: set policy.{stream}_rows to 0")
 
 
 def _refuse_unknown(key: str, known: DictConfig) -> None:
@@ -152,7 +194,8 @@ def _refuse_unknown_arguments(prefix: str, given: DictConfig, method: type) -> N
         if name not in allowed:
             close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
             raise UserError(
-                f"unknown setting {prefix}.{name}" + (f": did you mean {prefix}.{close[0]}?" if close else "")
+                f"unknown setting {prefix}.{name} of {method.__name__}"
+                + (f": did you mean {prefix}.{close[0]}?" if close else "")
             )
 
 

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, spread, transition_errors
-from lit_modules.simulator_sac import simulator_return
+from lit_modules.simulator_policy import simulator_return
 from zoo import Policy, Simulator, get_task
 
 ROWS = 2000  # values per histogram

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
-from lit_modules.simulator_sac import SimulatorSAC
+from lit_modules.simulator_policy import SimulatorPolicy
 from zoo import Policy, Simulator
 
 
@@ -18,7 +18,7 @@ def learned(module: lightning.LightningModule, data: lightning.LightningDataModu
     """What a method's training produces: a Simulator or a Policy."""
     if isinstance(module, OffSim):
         return module.export(data)
-    if isinstance(module, SimulatorSAC):
+    if isinstance(module, SimulatorPolicy):
         return module.averaged_policy
     if isinstance(module, BehaviourCloning):
         return module.policy

@@ -72,6 +72,7 @@ def make_data(configuration: DictConfig, stage: str) -> TransitionDataModule:
         streams = {"expert": settings.expert_rows, "all": settings.all_rows}
         if stage == "simulator" and settings.model.get("margin_weight", 0.0) > 0 and configuration.data.diverse:
             streams["diverse"] = settings.expert_rows
+        streams = {name: rows for name, rows in streams.items() if rows > 0}  # not every method reads all of them
     arguments = OmegaConf.to_container(configuration.data)
     return TransitionDataModule(
         **arguments,  # type: ignore[arg-type]

@@ -15,7 +15,9 @@ from datamodules import DataError, TransitionDataModule  # noqa: F401
 from lit_modules.behaviour_cloning import BehaviourCloning  # noqa: F401
 from lit_modules.offline_ml_irl import OfflineMLIRL  # noqa: F401
 from lit_modules.offsim import OffSim  # noqa: F401
+from lit_modules.simulator_ppo import SimulatorPPO  # noqa: F401
 from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
+from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
 
 
 class StageCLI(LightningCLI):

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from app.configuration import STAGES, load_configuration, resolve
+from app.configuration import STAGES, chosen_method, load_configuration, resolve
 from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
 from app.export import save_learned
@@ -39,7 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "any setting of the configuration can be overridden:\n"
-        "  offsim train hopper --policy.updates 20000 --simulator.model.members 5\n\n"
+        "  offsim train hopper --policy.updates 20000 --simulator.model.members 5\n"
+        "  offsim train hopper --policy.method SimulatorTD3\n\n"
         "the same command again continues an interrupted run at its first unfinished stage."
     )
     parser.add_argument("source", metavar="CONFIG_OR_TASK", help="a YAML file, or a task that ships with one")
@@ -62,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         "data.demonstrations": arguments.demonstrations,
         "seed": arguments.seed,
     }
-    configuration = resolve(load_configuration(arguments.source), arguments.budget, options, arguments.overrides)
+    loaded = load_configuration(arguments.source, chosen_method(arguments.overrides))
+    configuration = resolve(loaded, arguments.budget, options, arguments.overrides)
     try:
         if arguments.seeds is not None:
             if arguments.seed is not None:

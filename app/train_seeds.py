@@ -11,7 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from app.configuration import STAGES
+from app.configuration import POLICY_METHODS, STAGES
 from app.errors import UserError
 from app.export import save_learned
 from app.pipeline import (
@@ -53,7 +53,14 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     """Run every unfinished stage of the runs ``folder/seedS`` and return their summary.
 
     Each of them ends with the files that a run of its seed alone would have written.
+
+    Raises:
+        UserError: if they cannot be trained together with these settings.
     """
+    try:
+        POLICY_METHODS[configuration.policy.method].refuse_lock_step(configuration.policy.model)
+    except ValueError as error:
+        raise UserError(f"policy.model: {error}") from error
     runs = {folder / f"seed{seed}": _with_seed(configuration, seed) for seed in seeds}
     for run, settings in runs.items():
         claim_folder(settings, run)

@@ -1,4 +1,4 @@
-"""The state-action value network and TorchRL's SAC loss over a batch of them."""
+"""The state-action value network, and TorchRL's SAC loss over a batch of them."""
 
 from __future__ import annotations
 
@@ -81,45 +81,22 @@ def flat(layers: Layers) -> list[Tensor]:
     return [tensor for layer in layers for tensor in layer]
 
 
-class ForeachSoftUpdate(SoftUpdate):
-    """TorchRL's ``SoftUpdate`` of a :class:`BatchedSACLoss`, all parameters in one call."""
+class BatchedCritics:
+    """What the losses over critics share: their layers as stacked tensors, the bounds and the scale of what they see.
 
-    @torch.no_grad()
-    def step(self) -> None:
-        loss: BatchedSACLoss = self.loss_module
-        torch._foreach_lerp_(flat(loss.target_layers()), flat(loss.critic_layers()), 1.0 - self.eps)
-
-
-class BatchedSACLoss(SACLoss):
-    """TorchRL's ``SACLoss`` with its three losses computed straight from tensors.
-
-    Same equations (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"), parameters and state
-    dict as the parent; a test holds the two equal. The parent's ``vmap`` over critics becomes one batched product
-    per layer (:meth:`QNetwork.batched`), and no parameters are swapped in and out of modules, which together take
-    more than half of the parent's time on a CPU.
+    A mixin for TorchRL's losses with ``qvalue_network``.
     """
 
+    qvalue_network: Any
+    qvalue_network_params: TensorDictBase
+    target_qvalue_network_params: TensorDictBase
     value_low: Tensor
     value_high: Tensor
+    normalizer: Normalizer
+    _layers: dict[str, Layers]
 
-    def __init__(
-        self,
-        policy: Policy,
-        critic: QNetwork,
-        gamma: float,
-        value_range: tuple[float, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """
-        Args:
-            policy: actor to train.
-            critic: architecture of one critic.
-            gamma: discount.
-            value_range: bounds that bootstrapped values are clipped to, if the rewards' bounds are known.
-            kwargs: arguments of TorchRL's ``SACLoss``.
-        """
-        self._layers: dict[str, Layers] = {}
-        super().__init__(policy.actor(), critic.module(), loss_function="l2", **kwargs)
+    def complete(self: Any, observation_size: int, gamma: float, value_range: tuple[float, float] | None) -> None:
+        """What the constructors end with, see their arguments."""
         self.make_value_estimator(gamma=gamma)
         self.gamma = gamma
         # Tensors, not numbers: they differ between replicas that are trained together
@@ -127,14 +104,7 @@ class BatchedSACLoss(SACLoss):
         self.register_buffer("value_low", torch.tensor(float(low)), persistent=False)
         self.register_buffer("value_high", torch.tensor(float(high)), persistent=False)
         # Observations are standardised for the critics here; the actor carries its own normaliser.
-        self.normalizer = Normalizer(policy.observation_size)
-        # The parent makes this buffer on first use; a checkpoint then holds a key that a fresh module lacks.
-        self._wanted_entropy = float(self.target_entropy)
-
-    @property
-    def policy(self) -> Policy:
-        """The trained policy; its parameters are the ones this loss optimises."""
-        return self.actor_network.module[0].module
+        self.normalizer = Normalizer(observation_size)
 
     @property
     def critic(self) -> QNetwork:
@@ -155,10 +125,56 @@ class BatchedSACLoss(SACLoss):
             self._layers[name] = self.critic.layers(parameters["module"])
         return self._layers[name]
 
-    def _apply(self, *args: Any, **kwargs: Any) -> BatchedSACLoss:
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
         # Called when the module moves to another device or type, which replaces the tensors
         self._layers = {}
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[misc]
+
+
+class ForeachSoftUpdate(SoftUpdate):
+    """TorchRL's ``SoftUpdate`` of the critics of a loss of this module, all parameters in one call."""
+
+    @torch.no_grad()
+    def step(self) -> None:
+        loss: BatchedCritics = self.loss_module
+        torch._foreach_lerp_(flat(loss.target_layers()), flat(loss.critic_layers()), 1.0 - self.eps)
+
+
+class BatchedSACLoss(BatchedCritics, SACLoss):
+    """TorchRL's ``SACLoss`` with its three losses computed straight from tensors.
+
+    Same equations (Haarnoja et al. 2018, "Soft actor-critic algorithms and applications"), parameters and state
+    dict as the parent; a test holds the two equal. The parent's ``vmap`` over critics becomes one batched product
+    per layer (:meth:`QNetwork.batched`), and no parameters are swapped in and out of modules, which together take
+    more than half of the parent's time on a CPU.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        critic: QNetwork,
+        gamma: float,
+        value_range: tuple[float, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            policy: actor to train.
+            critic: architecture of one critic.
+            gamma: discount.
+            value_range: bounds that bootstrapped values are clipped to, if the rewards' bounds are known.
+            kwargs: arguments of TorchRL's ``SACLoss``.
+        """
+        self._layers: dict[str, Layers] = {}
+        super().__init__(policy.actor(), critic.module(), loss_function="l2", **kwargs)
+        self.complete(policy.observation_size, gamma, value_range)
+        # The parent makes this buffer on first use; a checkpoint then holds a key that a fresh module lacks.
+        self._wanted_entropy = float(self.target_entropy)
+
+    @property
+    def policy(self) -> Policy:
+        """The trained policy; its parameters are the ones this loss optimises."""
+        return self.actor_network.module[0].module
 
     def losses(
         self, rows: dict[str, Tensor], proposal: tuple[Tensor, Tensor], critics: Layers, targets: Layers

@@ -8,7 +8,7 @@ same algorithm.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -95,6 +95,17 @@ class Method(lightning.LightningModule):
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         """The updates on a batch ``(K, N)`` per stream; returns what is to be logged, and counts ``self.updates``."""
         raise NotImplementedError
+
+    @classmethod
+    def refuse_lock_step(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings with which many seeds cannot be trained together (``lit_modules.seeds``).
+
+        Args:
+            settings: arguments of the constructor.
+
+        Raises:
+            ValueError: saying why, and what to do instead.
+        """
 
     def compile_functions(self, choice: str, *names: str) -> None:
         """Have functions of the conversation run through ``torch.compile``, see ``lit_modules.compilation``."""

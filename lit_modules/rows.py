@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as functional
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -73,6 +74,26 @@ def pick_alive(rollouts: dict[str, Tensor], uniform: Tensor) -> dict[str, Tensor
     place = torch.minimum((uniform * alive.sum()).long(), alive.sum() - 1)
     rows = first_alive[place]
     return {name: column[rows] for name, column in rollouts.items() if name != "alive"}
+
+
+def deal(alive: Tensor, uniform: Tensor, hands: int, cards: int) -> tuple[Tensor, Tensor]:
+    """Deal the rows that count in random order to minibatches, as evenly as cards, in a shape that is always the same.
+
+    Args:
+        alive: which rows count, ``(N,)``, at least one.
+        uniform: random numbers in [0, 1), ``(N,)``.
+        hands: minibatches.
+        cards: rows in each at most. If fewer count than that, the rest repeats a row; if more, some stay undealt.
+
+    Returns:
+        Rows ``(hands, cards)``, and which of them count and are no repetition.
+    """
+    order = torch.argsort(uniform + (~alive).float())
+    counts = alive[order]
+    missing = max(0, hands * cards - len(order))
+    order, counts = functional.pad(order, (0, missing)), functional.pad(counts, (0, missing))
+    order = torch.where(counts, order, order[0])
+    return order[: hands * cards].view(cards, hands).T, counts[: hands * cards].view(cards, hands).T
 
 
 def bootstrap_weights(row: Tensor, members: int) -> Tensor:

@@ -40,12 +40,17 @@ class SeedBatch(lightning.LightningModule):
         replicas: modules of the same class and settings.
         loggers: the loggers of each replica; none logs nothing.
         compile: as in the methods.
+
+    Raises:
+        ValueError: if the settings of a replica make it go its own way.
     """
 
     def __init__(
         self, replicas: Sequence[Method], loggers: Sequence[Sequence[Logger]] = (), compile: str = "never"
     ) -> None:
         super().__init__()
+        for replica in replicas:
+            replica.refuse_lock_step(replica.hparams)
         self.automatic_optimization = False
         self.replicas = nn.ModuleList(replicas)
         self.seed_loggers = list(loggers) or [[] for _ in replicas]
@@ -138,6 +143,8 @@ class SeedBatch(lightning.LightningModule):
     def carry_out_together(self, steps: Sequence[Step]) -> list[Any]:
         """Do the same step of every replica at once; the answer to each."""
         first = steps[0]
+        if len({(type(step), getattr(step, "function", "")) for step in steps}) > 1:
+            raise RuntimeError(f"the replicas' conversations differ: not every one asks for the same, {first}")
         if isinstance(first, Follow):
             with torch.no_grad():
                 followers = [self.stacks[id(tensor)] for tensor in first.followers]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as functional
@@ -80,6 +80,20 @@ class Policy(nn.Module):
         half_range = 0.5 * (self.log_std_max - self.log_std_min)
         log_std = self.log_std_min + half_range * (torch.tanh(raw) + 1.0)
         return location, log_std.exp()
+
+    @torch.no_grad()
+    def set_deviation(self, deviation: float) -> None:
+        """Give the Gaussian before squashing the same deviation in every state, from which training may move it.
+
+        Args:
+            deviation: the nearest that the bounds of this policy allow is taken.
+        """
+        log_std = math.log(deviation) if deviation > 0.0 else self.log_std_min
+        share = (log_std - self.log_std_min) / (self.log_std_max - self.log_std_min)
+        inside = min(max(share, BOUND_MARGIN), 1.0 - BOUND_MARGIN)  # on a bound no gradient would be left
+        last = cast(nn.Linear, self.network[-1])
+        last.weight[self.action_size :] = 0.0
+        last.bias[self.action_size :] = math.atanh(2.0 * inside - 1.0)
 
     def distribution(self, observation: Tensor) -> TanhNormal:
         """Distribution over actions within the bounds."""

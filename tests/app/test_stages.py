@@ -107,6 +107,13 @@ def test_every_stage_fits_from_its_file_and_resumes(
         assert command.main([*words(stage, 6), "--ckpt_path", str(checkpoints[0])]) == 0
         for other in ("validate", "test", "predict"):
             assert command.main([*words(stage, 6, other), "--ckpt_path", str(checkpoints[0])]) == 0
+    for learner in ("SimulatorTD3", "SimulatorPPO"):
+        before = set((tmp_path / "runs" / "policy").rglob("*.ckpt"))
+        Path("runs/policy/policy.safetensors").unlink()
+        assert command.main([*words("policy", 2), f"--model={learner}"]) == 0
+        written = (set((tmp_path / "runs" / "policy").rglob("*.ckpt")) - before).pop()
+        assert torch.load(written, weights_only=True)["hyper_parameters"]["_class_path"].endswith(learner)
+        assert Policy.load("runs/policy/policy.safetensors").observation_size == 2
     Policy.load("runs/behaviour_cloning/behaviour_cloning.safetensors")
     policy = Policy.load("runs/policy/policy.safetensors")
     simulator = Simulator.load("runs/simulator/simulator.safetensors")

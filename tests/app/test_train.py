@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app import main as command
-from app.configuration import load_configuration, parse_overrides, resolve, shipped_tasks
+from app.configuration import POLICY_METHODS, load_configuration, parse_overrides, resolve, shipped_tasks
 from app.errors import UserError
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.simulator_policy import SimulatorPolicy
 from zoo import Policy, Simulator
 from zoo.episodes import random_actions, run_episodes
 from zoo.tasks import get_task
@@ -207,7 +208,10 @@ def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
         ("base: defaults\ntask: hopper\npolicy: {updatse: 3}\n", "did you mean 'policy.updates'"),
         ("base: defaults\ntask: hopper\n", "does not say data.expert"),
         ("base: nothing.yaml\n", "no file beside it"),
-        ("base: hopper\npolicy: {method: PPO}\n", "choose one of SimulatorSAC, OfflineMLIRL"),
+        (
+            "base: hopper\npolicy: {method: PPO}\n",
+            "choose one of SimulatorSAC, SimulatorTD3, SimulatorPPO, OfflineMLIRL",
+        ),
         ("base: hopper\npolicy: {model: {reward_every: 3}}\n", "unknown setting policy.model.reward_every"),
         ("base: bad.yaml\n", "in turn based on this file"),
         ("- 1\n", "must hold a mapping"),
@@ -229,6 +233,79 @@ def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Pa
     assert torch.equal(given.transition.log_variance_max, learned.transition.log_variance_max)
     assert given.reward.config != learned.reward.config
     assert (out / "report.html").exists()
+
+
+LEARNERS = {
+    "SimulatorTD3": ["--policy.model.actor_every=3"],
+    "SimulatorPPO": ["--policy.all_rows=0", "--policy.model.horizon=10", "--policy.model.minibatches=4"],
+}
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_other_learners_run_and_an_interrupted_one_ends_as_it_would_have(
+    method: str, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*tiny, "--policy.method", method, *LEARNERS[method], "--evaluation.episodes=1"]
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+
+    def stop(module: SimulatorPolicy, logged: object) -> None:
+        if module.updates == 100:
+            raise KeyError("a power cut after the checkpoint of 50 updates")
+
+    assert command.main([*words, "--out", str(whole)]) == 0
+    later = shutil.ignore_patterns("policy*", "metrics.json", "diagnostics.json", "report.html")
+    shutil.copytree(whole, stopped, ignore=later)
+    stages = json.loads((stopped / "stages.json").read_text())
+    del stages["policy"]
+    (stopped / "stages.json").write_text(json.dumps(stages))
+    with monkeypatch.context() as patch:
+        patch.setattr(POLICY_METHODS[method], "refuse_divergence", stop)
+        with pytest.raises(KeyError, match="power cut"):
+            command.main([*words, "--out", str(stopped)])
+    assert torch.load(stopped / "policy" / "last.ckpt", weights_only=True)["updates"] == 50
+    assert command.main([*words, "--out", str(stopped)]) == 0
+    ours, theirs = (load_file(folder / "policy.safetensors") for folder in (stopped, whole))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert Policy.load(whole / "policy.safetensors").act(torch.zeros(3, 11), deterministic=False).shape == (3, 3)
+    assert "train/value" in (whole / "policy" / "metrics.csv").read_text() and (whole / "report.html").exists()
+
+
+@pytest.mark.parametrize("method", sorted(POLICY_METHODS))
+def test_a_learner_is_chosen_by_one_setting(method: str) -> None:
+    chosen = resolve(load_configuration("hopper", method), "full", {}, [f"--policy.method={method}"])
+    assert chosen.policy.method == method and chosen.data == load_configuration("hopper").data
+    assert ("temperature" in chosen.policy.model) == (method in ("SimulatorSAC", "OfflineMLIRL"))
+
+
+def test_settings_of_a_file_stand_above_those_of_its_learner(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: hopper\npolicy: {method: SimulatorTD3, updates: 7, model: {actor_every: 5}}\n")
+    mine = resolve(load_configuration(str(path)), "full", {}, ["--policy.model.tau=0.5"])
+    model = mine.policy.model
+    assert (mine.policy.updates, model.actor_every, model.tau, model.smoothing_clip) == (7, 5, 0.5, 0.5)
+    # The command line has the last word, and what it makes senseless is refused, not ignored
+    with pytest.raises(UserError, match="actor_every of SimulatorPPO"):
+        resolve(load_configuration(str(path), "SimulatorPPO"), "full", {}, ["--policy.method=SimulatorPPO"])
+    path.write_text("base: hopper\npolicy: {method: SimulatorTD3, model: {temperature: 0.1}}\n")
+    with pytest.raises(UserError, match="temperature of SimulatorTD3"):
+        resolve(load_configuration(str(path)), "full", {}, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--policy.method=SimulatorPPO", "--policy.all_rows=128"], "reads no all rows: set policy.all_rows to 0"),
+        (["--policy.all_rows=0"], "SimulatorSAC learns from all rows as well"),
+        (["--policy.method=SimulatorTD3", "--policy.model.target_entropy=-3"], "policy.model.target_entropy"),
+        (["--policy.method=SimulatorPPO", "--policy.model.target_kl=0.1", "--seeds=0..1"], "target_kl"),
+    ],
+)
+def test_settings_that_do_not_fit_a_learner_are_refused_before_any_training(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["train", "hopper", *words, "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_budget_options_and_overrides_apply_in_this_order() -> None:

@@ -18,7 +18,10 @@ from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.proposals import RecordedActions
 from lit_modules.seeds import SeedBatch
+from lit_modules.simulator_policy import SimulatorPolicy
+from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
+from lit_modules.simulator_td3 import SimulatorTD3
 from zoo import Simulator
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
@@ -71,7 +74,7 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
     return module
 
 
-def policy(folder: Path, seed: int, method: type[SimulatorSAC] = SimulatorSAC, **settings: Any) -> Method:
+def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC, **settings: Any) -> Method:
     simulator = Simulator(
         TransitionModel(SIZE, 2, members=2, hidden_sizes=(8,)),
         RewardModel(SIZE, 2, (8,)),
@@ -84,7 +87,9 @@ def policy(folder: Path, seed: int, method: type[SimulatorSAC] = SimulatorSAC, *
     simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, 2))
     path = folder / f"{seed}.safetensors"
     simulator.save(path)
-    module = method(str(path), hidden_sizes=(8,), starts=10, horizon=3, batch_size=16, refresh_every=8, **settings)
+    sizes: dict[str, Any] = {"starts": 10, "horizon": 3, "batch_size": 16, "refresh_every": 8}
+    given = {name: value for name, value in {**sizes, **settings}.items() if value is not None}
+    module = method(str(path), hidden_sizes=(8,), **given)
     data = SimpleNamespace(expert_train=table(30), diverse_train=table(70), streams={"expert": 16, "all": 16})
     module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     return module
@@ -92,6 +97,16 @@ def policy(folder: Path, seed: int, method: type[SimulatorSAC] = SimulatorSAC, *
 
 def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
     return policy(folder, seed, OfflineMLIRL, reward_every=3, reward_hidden_sizes=(8,), **settings)
+
+
+def td3(folder: Path, seed: int, **settings: Any) -> Method:
+    return policy(folder, seed, SimulatorTD3, actor_every=3, **settings)
+
+
+def ppo(folder: Path, seed: int, **settings: Any) -> Method:
+    """Roll-outs before the first, the ninth and the seventeenth update; some end before the horizon."""
+    ppo_sizes: dict[str, Any] = {"refresh_every": None, "epochs": 2, "minibatches": 4, "uncertainty_cut": 0.9}
+    return policy(folder, seed, SimulatorPPO, **{**ppo_sizes, "horizon": 6, "entropy_weight": 0.1, **settings})
 
 
 def build(make: Callable[[Path, int], Method], folder: Path) -> list[tuple[Method, dict[str, TensorDict]]]:
@@ -113,7 +128,7 @@ def attach(module: Any, optimizers: Any) -> None:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
 def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], graphs: bool, tmp_path: Path) -> None:
     alone = build(make, tmp_path)
     logged_alone = []
@@ -144,7 +159,7 @@ def assert_same(one: Method, other: Method, logged: tuple[Any, Any], tolerance: 
 
 
 @pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward])
+@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward, td3, ppo])
 def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path: Path) -> None:
     trained = []
     for compile in ("never", "always"):
@@ -156,7 +171,7 @@ def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path
     assert_same(trained[0][0], trained[1][0], (trained[0][1], trained[1][1]), 1e-4)
 
 
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
 def test_portions_of_updates_do_not_matter(make: Callable[..., Method], tmp_path: Path) -> None:
     """One Lightning step of 20 updates, or steps of 7, 7 and 6."""
     trained = []
@@ -197,3 +212,10 @@ def test_conversations_that_part_are_refused() -> None:
     attach(batch, batch.configure_optimizers())
     with pytest.raises(RuntimeError, match="one ended before another"):
         batch.run_together([talk(1), talk(2)])
+
+    def talk_of(function: str) -> Conversation:
+        yield Descend(function, (torch.zeros(2, SIZE), torch.zeros(2, 2)))
+        return {}
+
+    with pytest.raises(RuntimeError, match="not every one asks for the same"):
+        batch.run_together([talk_of("objective"), talk_of("another")])

@@ -11,7 +11,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from lit_modules.simulator_sac import SimulatorSAC, simulator_return
+from lit_modules.simulator_policy import simulator_return
+from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,15 @@ def test_torchrl_actor_shares_the_parameters(policy: Policy) -> None:
     observation = torch.randn(3, 5)
     location = actor.get_dist(TensorDict({"observation": observation}, [3])).loc
     torch.testing.assert_close(location, policy(observation)[0])
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0.3, 0.3), (0.0, math.exp(-5.0)), (100.0, math.exp(2.0))])
+def test_a_set_deviation_holds_everywhere_and_can_still_learn(policy: Policy, asked: float, given: float) -> None:
+    observation = 10 * torch.randn(20, 5)
+    mean = policy.act(observation)
+    policy.set_deviation(asked)
+    _, scale = policy(observation)
+    torch.testing.assert_close(scale, torch.full((20, 2), given), rtol=1e-2, atol=0.0)
+    assert torch.equal(policy.act(observation), mean)
+    scale.sum().backward()
+    assert bool((policy.network[-1].bias.grad[2:] > 0).all())

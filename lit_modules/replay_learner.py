@@ -1,0 +1,146 @@
+"""Learning from a replay buffer that roll-outs in the frozen Simulator fill."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from tensordict import TensorDict
+from torch import Tensor
+from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
+
+from lit_modules.method import Compute, Conversation
+from lit_modules.random_stream import RandomStream
+from lit_modules.simulator_policy import SimulatorPolicy
+
+
+class ReplayLearner(SimulatorPolicy):
+    """An off-policy learner: roll-outs now and then, and between them updates on replayed and recorded transitions.
+
+    Args:
+        simulator: file of a Simulator.
+        critics: critics in the ensemble; the smallest value counts.
+        layer_norm: layer normalisation in the critics.
+        refresh_every: updates between refreshes of the replay buffer.
+        buffer_size: simulated transitions kept; the oldest are dropped.
+        batch_size: transitions per update.
+        real_share: share of recorded transitions in each batch, half of them from the demonstrations.
+        tau: share of the critics mixed into their targets after each update.
+        actor_learning_rate: Adam's rate for the actor.
+        critic_learning_rate: Adam's rate for the critics.
+        settings: arguments of ``SimulatorPolicy``.
+    """
+
+    def __init__(
+        self,
+        simulator: str,
+        critics: int = 2,
+        layer_norm: bool = True,
+        refresh_every: int = 250,
+        buffer_size: int = 100_000,
+        batch_size: int = 256,
+        real_share: float = 0.5,
+        tau: float = 0.005,
+        actor_learning_rate: float = 1e-4,
+        critic_learning_rate: float = 3e-4,
+        **settings: Any,
+    ) -> None:
+        super().__init__(simulator, **settings)
+        self.replay_random = RandomStream(torch.initial_seed(), "replay")
+        self._make_replay()
+
+    def _make_replay(self) -> None:
+        self.replay = TensorDictReplayBuffer(
+            storage=LazyTensorStorage(self.hparams["buffer_size"], device=self.random.device)
+        )
+        # Apart from the noise, so that neither depends on how many updates are drawn for at once
+        self.replay.set_rng(self.replay_random.generator)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage != "fit":
+            return
+        # The same memory as the networks', so that no transition crosses to the host and back
+        self.place_random_numbers(self.replay_random)
+        self._make_replay()
+
+    # ------------------------------------------------------------------------------------------------------ training
+
+    def converse(self, batch: dict[str, TensorDict]) -> Conversation:
+        logged: dict[str, Tensor] = {}
+        count, first, every = batch["all"].shape[0], 0, self.hparams["refresh_every"]
+        while first < count:
+            if self.updates % every == 0 or len(self.replay) == 0:
+                logged.update((yield from self.roll_out()))
+            last = min(count, first + every - self.updates % every)
+            inputs = self.draw({name: stream[first:last] for name, stream in batch.items()})
+            for index in range(last - first):
+                logged.update((yield from self.update({name: rows[index] for name, rows in inputs.items()})))
+                self.updates += 1
+                self._keep_snapshot()
+            first = last
+        return logged
+
+    def roll_out(self) -> Conversation:
+        """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
+        columns, alive = yield Compute("simulate", self.draw_roll_outs())
+        figures = self.roll_out_figures(columns, alive)
+        stored = {name: column[alive] for name, column in columns.items()}
+        following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}
+        self.replay.extend(TensorDict({**stored, "next": following}, batch_size=[len(stored["observation"])]))
+        return figures
+
+    @torch.no_grad()
+    def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
+        """What the next ``K`` updates consume: simulated and recorded transitions.
+
+        Args:
+            rows: recorded transitions, ``expert`` and ``all``, ``(K, N)``.
+
+        Returns:
+            ``observation``, ``action``, ``next_observation``, ``terminated`` and ``uncertainty`` ``(K, B, ...)``;
+            ``expert_observation`` and ``expert_action`` ``(K, N, ...)``.
+        """
+        expert, other = rows["expert"], rows["all"]
+        updates, size = expert.shape[0], self.hparams["batch_size"]
+        real = round(self.hparams["real_share"] * size)
+        from_expert = min(real // 2, expert.shape[1])
+        parts = [expert[:, :from_expert], other[:, : real - from_expert]]
+        if real < size:
+            parts.insert(0, self.replay.sample(updates * (size - real)).reshape(updates, size - real))
+
+        def mixed(*key: str) -> Tensor:
+            return torch.cat([part.get(key) for part in parts], dim=1)
+
+        action = mixed("action")
+        # Recorded transitions happened, so there is nothing to doubt about them
+        uncertainty = parts[0]["uncertainty"] if real < size else action.new_zeros(updates, 0)
+        return {
+            "observation": mixed("observation"),
+            "action": action,
+            "next_observation": mixed("next", "observation"),
+            "terminated": mixed("next", "terminated").squeeze(-1).float(),
+            "uncertainty": functional.pad(uncertainty, (0, real)),
+            "expert_observation": expert["observation"],
+            "expert_action": expert["action"],
+        }
+
+    def update(self, inputs: dict[str, Tensor]) -> Conversation:
+        """One update on the inputs of one."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        # Cloned, because a slice of the storage would be saved with the whole storage behind it
+        stored = self.replay[: len(self.replay)].exclude("index").clone()
+        checkpoint["replay"] = stored.to_dict()
+        checkpoint["replay_writer"] = self.replay.writer.state_dict()  # where a full buffer is overwritten next
+        checkpoint["replay_random_state"] = self.replay_random.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.replay.extend(TensorDict(checkpoint["replay"]).auto_batch_size_(1))
+        if "replay_writer" in checkpoint:  # files of before it was saved
+            self.replay.writer.load_state_dict(checkpoint["replay_writer"])
+        self.replay_random.restore(checkpoint["replay_random_state"])

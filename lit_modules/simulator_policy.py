@@ -1,0 +1,265 @@
+"""What every learner of the policy stage shares: the frozen Simulator, roll-outs in it, what is paid, validation.
+
+The real system appears only as recorded rows; their reward is the learned one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_modules.method import Method
+from lit_modules.rows import draw_starts, require_streams
+from zoo.policy import Policy
+from zoo.simulator import Simulator
+
+
+class SimulatorPolicy(Method):
+    """A policy trained inside a frozen Simulator; how it learns is the subclass's.
+
+    Args:
+        simulator: file of a Simulator.
+        observation_size: number of observation features of the data, compared with the Simulator's if given.
+        action_low: lower action bounds of the data, likewise.
+        action_high: upper action bounds of the data, likewise.
+        cloned_policy: file of a behaviour-cloned policy to start from; ``None`` starts from scratch.
+        hidden_sizes: widths of the critics, and of the actor if it starts from scratch.
+        horizon: steps of a roll-out.
+        starts: roll-outs per refresh.
+        expert_start_share: share of roll-outs that start in expert states; the rest start anywhere in the data.
+        gamma: discount.
+        reward_scale: kappa, multiplies the Simulator's reward (expert mean 1), so that values are of order
+            ``kappa / (1 - gamma)``.
+        uncertainty_weight: penalty per unit of uncertainty, in units of the median uncertainty on the data.
+        uncertainty_cut: level of the data's uncertainty quantile above which a roll-out ends as if it had died
+            (Kidambi et al. 2020, MOReL); ``None`` never ends it.
+        cloning_weight: lambda, weight of the regulariser towards demonstrated actions.
+        cloning_form: ``mse`` or ``log_likelihood``.
+        policy_average: decay of the running average of the actor's weights, which is the policy that comes out.
+        snapshot_every: updates between snapshots of that policy; 0 keeps none.
+        snapshots: folder for the snapshots.
+        validation_episodes: episodes in the Simulator per validation.
+        validation_horizon: steps after which such an episode is truncated.
+        compile: whether the losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
+            is a C++ compiler. It takes half a minute at first, and less when it finds the last run's work in its cache.
+    """
+
+    streams: ClassVar[tuple[str, ...]] = ("expert", "all")  # of the data, that an update reads
+
+    loss: Any  # the subclass's, with the ``normalizer`` of what its critics see
+
+    # Buffers, not numbers: they differ between replicas that are trained together
+    end_value: Tensor
+    cut: Tensor
+    uncertainty_unit: Tensor
+
+    remedy = "Lower the learning rates or reward_scale."
+
+    def __init__(
+        self,
+        simulator: str,
+        observation_size: int | None = None,
+        action_low: Sequence[float] | None = None,
+        action_high: Sequence[float] | None = None,
+        cloned_policy: str | None = None,
+        hidden_sizes: Sequence[int] = (256, 256),
+        horizon: int = 30,
+        starts: int = 200,
+        expert_start_share: float = 0.5,
+        gamma: float = 0.99,
+        reward_scale: float = 0.1,
+        uncertainty_weight: float = 0.0,
+        uncertainty_cut: float | None = 0.99,
+        cloning_weight: float = 20.0,
+        cloning_form: str = "mse",
+        policy_average: float = 0.999,
+        snapshot_every: int = 0,
+        snapshots: str = "snapshots",
+        validation_episodes: int = 20,
+        validation_horizon: int = 1000,
+        compile: str = "never",
+    ) -> None:
+        super().__init__()
+        # Of the subclasses' constructors as well
+        self.save_hyperparameters()
+        self.simulator = Simulator.load(simulator)
+        self._refuse_other_spaces(observation_size, action_low, action_high)
+        self.policy = self._starting_policy(cloned_policy, hidden_sizes)
+        self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
+        # Rewards are clipped, so every value is known to lie between these two.
+        largest_sum = reward_scale / (1.0 - gamma)
+        low, high = (largest_sum * float(bound) for bound in (self.simulator.reward.low, self.simulator.reward.high))
+        self.value_range = (low, high)
+        # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
+        # one for dying, whatever constant is added to it.
+        self.register_buffer("end_value", torch.tensor(low), persistent=False)
+        cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
+        self.register_buffer("cut", torch.tensor(cut), persistent=False)
+        unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
+        self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
+
+    def _refuse_other_spaces(
+        self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
+    ) -> None:
+        simulator = self.simulator
+        for name, given, known in (
+            ("observation size", observation_size, simulator.observation_size),
+            ("lower action bounds", action_low and list(action_low), simulator.action_low),
+            ("upper action bounds", action_high and list(action_high), simulator.action_high),
+        ):
+            if given is not None and given != known:
+                raise ValueError(
+                    f"the data's {name} {given} differ from the simulator's {known}: "
+                    "use the data that the simulator was trained on"
+                )
+
+    def _starting_policy(self, cloned_policy: str | None, hidden_sizes: Sequence[int]) -> Policy:
+        if cloned_policy is not None:
+            policy = Policy.load(cloned_policy)
+            policy.network.requires_grad_(True)
+            return policy.train()
+        simulator = self.simulator
+        policy = Policy(simulator.observation_size, simulator.action_low, simulator.action_high, hidden_sizes)
+        policy.normalizer.load_state_dict(simulator.transition.observation_normalizer.state_dict())
+        return policy
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        require_streams(self.trainer.datamodule, self.streams)  # type: ignore[attr-defined]
+        self.loss.normalizer.load_state_dict(self.simulator.transition.observation_normalizer.state_dict())
+        self.place_random_numbers(self.random)
+
+    # ----------------------------------------------------------------------------------------------- in the Simulator
+
+    def draw_roll_outs(self) -> tuple[Tensor, ...]:
+        """Start states and random numbers of the next roll-outs, for :meth:`simulate`."""
+        count, horizon = self.hparams["starts"], self.hparams["horizon"]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        starts = draw_starts(data, count, self.hparams["expert_start_share"], self.random)
+        return (
+            starts["observation"].to(self.device),
+            self.random.normal(horizon, count, self.policy.action_size),
+            self._draw_members(horizon, count),
+            self.random.normal(horizon, count, self.policy.observation_size),
+        )
+
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Actions ``(B, A)`` that roll-outs take, from standard normal noise of this shape."""
+        return self.policy.act(observation, deterministic=False, noise=noise)
+
+    def _draw_members(self, horizon: int, count: int) -> Tensor:
+        """The member that moves each roll-out at each step, ``(H, B)``."""
+        members = self.simulator.transition.members
+        if self.simulator.aggregation == "fixed_member":
+            return self.random.integers(members, 1, count).expand(horizon, count)
+        return self.random.integers(members, horizon, count)
+
+    def simulate(
+        self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Roll-outs of H steps from B states; every row takes every step, and ``alive`` says which of them count.
+
+        Args:
+            observation: start states, ``(B, D)``.
+            action_noise: ``(H, B, A)``.
+            members: member that moves each row, ``(H, B)``.
+            step_noise: ``(H, B, D)``.
+
+        Returns:
+            Columns ``(H, B, ...)``: observation, action, uncertainty, next_observation, ended; and alive ``(H, B)``.
+        """
+        running = torch.ones_like(observation[:, 0], dtype=torch.bool)
+        steps: list[tuple[Tensor, ...]] = []
+        for step in range(len(members)):
+            action = self.explore(observation, action_noise[step])
+            following, uncertainty = self.simulator.advance(observation, action, members[step], step_noise[step])
+            ended = self.simulator.termination(following) | (uncertainty > self.cut)
+            steps.append((observation, action, uncertainty, following, ended, running))
+            running = running & ~ended
+            observation = following
+        *columns, alive = (torch.stack(column) for column in zip(*steps, strict=True))
+        names = ("observation", "action", "uncertainty", "next_observation", "ended")
+        return dict(zip(names, columns, strict=True)), alive
+
+    def roll_out_figures(self, columns: dict[str, Tensor], alive: Tensor) -> dict[str, Tensor]:
+        """What is logged of the roll-outs that :meth:`simulate` returned."""
+        uncertainty = columns["uncertainty"][alive]
+        return {
+            "rollout/mean_length": alive.sum() / alive.shape[1],
+            "rollout/untrusted": (uncertainty > self.cut).float().mean(),
+            "rollout/uncertainty": uncertainty.mean(),
+        }
+
+    @torch.no_grad()
+    def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """What each transition pays, ``(B,)``: scaled learned reward, less doubt, and the value of ends."""
+        reward = self.simulator.reward(inputs["observation"], inputs["action"], inputs["next_observation"])
+        penalty = inputs["uncertainty"] * (self.hparams["uncertainty_weight"] / self.uncertainty_unit)
+        return self.hparams["reward_scale"] * (reward - penalty) + (
+            self.hparams["gamma"] * self.end_value * inputs["terminated"]
+        )
+
+    def _keep_snapshot(self) -> None:
+        every = self.hparams["snapshot_every"]
+        if every > 0 and self.updates % every == 0 and self.trainer.is_global_zero:
+            self.averaged_policy.save(Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors")
+
+    # ---------------------------------------------------------------------------------------------------- validation
+
+    @torch.no_grad()
+    def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        generator = torch.Generator(self.device).manual_seed(0)
+        for name, value in simulator_return(
+            self.simulator,
+            self.averaged_policy,
+            self.hparams["validation_episodes"],
+            self.hparams["validation_horizon"],
+            generator,
+        ).items():
+            self.log(f"validation/{name}", value, batch_size=1)
+
+    def test_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
+        """The figures of validation, for ``offsim test``."""
+        self.validation_step(batch, batch_index)
+
+    def predict_step(self, batch: dict[str, TensorDict], batch_index: int) -> dict[str, Tensor]:
+        """The policy's actions ``(N, A)`` on each held-out table."""
+        return {name: self.averaged_policy.act(table["observation"]) for name, table in batch.items()}
+
+
+@torch.no_grad()
+def simulator_return(
+    simulator: Simulator, policy: Policy, episodes: int, horizon: int, generator: torch.Generator
+) -> dict[str, float]:
+    """Deterministic policy in the Simulator from its start states.
+
+    Returns:
+        ``return``: mean sum of standardised rewards (an expert that never ends scores about ``horizon``);
+        ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
+    """
+    observation = simulator.reset(episodes, generator)
+    members = simulator.episode_members(episodes, generator)
+    alive = torch.ones(episodes, device=observation.device)
+    total, length, doubt = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive)
+    for _ in range(horizon):
+        action = policy.act(observation)
+        following, reward, terminated, info = simulator.step(observation, action, generator, members=members)
+        total += alive * reward
+        length += alive
+        doubt += alive * info["uncertainty"]
+        alive = alive * (~terminated).float()
+        if not bool(alive.any()):
+            break
+        observation = following
+    return {
+        "return": float(total.mean()),
+        "length": float(length.mean()),
+        "uncertainty": float((doubt / length).mean()),
+    }

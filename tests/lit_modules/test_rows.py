@@ -1,0 +1,32 @@
+"""Rows of roll-outs dealt to minibatches."""
+
+from __future__ import annotations
+
+import torch
+
+from lit_modules.rows import deal
+
+
+def test_every_row_that_counts_is_dealt_once_and_evenly() -> None:
+    alive = torch.rand(100) < 0.4
+    rows, counts = deal(alive, torch.rand(100), hands=5, cards=20)
+    assert rows.shape == counts.shape == (5, 20)
+    assert sorted(rows[counts].tolist()) == alive.nonzero().squeeze(-1).tolist()
+    assert int(counts.sum(dim=1).max() - counts.sum(dim=1).min()) <= 1
+    assert bool(alive[rows].all())  # what fills the shape is a row that exists
+
+
+def test_no_more_is_dealt_than_there_is_room_for() -> None:
+    rows, counts = deal(torch.ones(100, dtype=torch.bool), torch.rand(100), hands=5, cards=4)
+    assert bool(counts.all()) and len(set(rows.flatten().tolist())) == 20
+
+
+def test_a_shape_larger_than_the_table_is_filled() -> None:
+    rows, counts = deal(torch.tensor([False, True, True]), torch.rand(3), hands=2, cards=4)
+    assert rows.shape == (2, 4) and sorted(rows[counts].tolist()) == [1, 2]
+
+
+def test_the_order_is_random() -> None:
+    alive = torch.ones(50, dtype=torch.bool)
+    one, other = (deal(alive, torch.rand(50), 1, 50)[0] for _ in range(2))
+    assert not torch.equal(one, other)
