@@ -8,11 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from app.errors import UserError
-from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
@@ -120,11 +120,28 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
+    _check_stages(merged.stages)
+    if merged.behaviour_cloning.rows not in ROWS:
+        raise UserError(f"behaviour_cloning.rows is {merged.behaviour_cloning.rows!r}: choose one of {', '.join(ROWS)}")
     if merged.policy.method not in POLICY_METHODS:
         raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
     for stage, method in zip(STAGES, (BehaviourCloning, OffSim, POLICY_METHODS[merged.policy.method]), strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
     return merged
+
+
+def _check_stages(stages: Any) -> None:
+    listed = list(stages) if isinstance(stages, ListConfig) else [stages]
+    unknown = [name for name in listed if name not in STAGES]
+    if unknown:
+        close = difflib.get_close_matches(str(unknown[0]), STAGES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known stages are {', '.join(STAGES)}"
+        raise UserError(f"unknown stage {unknown[0]!r} in stages: {hint}")
+    if not listed or listed != list(STAGES[: len(listed)]) or not isinstance(stages, ListConfig):
+        raise UserError(
+            f"stages is {listed}: each stage builds on those before it, so list them from the first on: "
+            f"[{', '.join(STAGES)}], or stop earlier"
+        )
 
 
 def _refuse_unknown(key: str, known: DictConfig) -> None:
