@@ -18,59 +18,74 @@ from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
 
 DEFAULTS = "defaults"
+FULL = "full"
 POLICY_METHODS = {"SimulatorSAC": SimulatorSAC, "OfflineMLIRL": OfflineMLIRL}
 STAGES = ("behaviour_cloning", "simulator", "policy")
 
 
 def shipped_tasks() -> list[str]:
-    """Names of the configurations that come with the package."""
+    """Names of the tasks that a configuration comes with the package for."""
     folder = resources.files("configs") / "train"
     names = (entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     return sorted(name for name in names if name != DEFAULTS)
 
 
 def load_configuration(source: str, above: tuple[Path, ...] = ()) -> DictConfig:
-    """Read a YAML file, or the shipped configuration of a task; what it does not say comes from its ``base``.
+    """Read a YAML file, or a shipped configuration; what it does not say comes from its ``base``.
 
     Args:
-        source: path of a file, or name of a task.
+        source: path of a file, or name of a shipped one: a task, or a method as in ``methods/offline_ml_irl``.
         above: files that are based on this one.
 
     Raises:
         UserError: if there is no such file or task, if it cannot be read, or names a setting that its base lacks.
     """
-    path = Path(source)
-    if not path.is_file():
-        if source not in shipped_tasks():
-            close = difflib.get_close_matches(source, shipped_tasks(), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known tasks are {', '.join(shipped_tasks())}"
-            raise UserError(f"{source!r} is neither a file nor a task: {hint}")
-        path = _shipped(source)
-    configuration = _read(path)
+    path = find_configuration(source)
+    if path is None:
+        close = difflib.get_close_matches(source, shipped_tasks(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known tasks are {', '.join(shipped_tasks())}"
+        raise UserError(f"{source!r} is neither a file nor a task: {hint}")
+    configuration = read_yaml(path)
     base = configuration.pop("base", None)
     if base is None:
         return configuration
-    below = path.parent / str(base)
-    if base in (DEFAULTS, *shipped_tasks()) and not below.is_file():
-        below = _shipped(str(base))
-    if not below.is_file():
+    below = find_configuration(str(base), path.parent)
+    if below is None:
         raise UserError(
             f"{path}: its base {str(base)!r} is no file beside it; write `base: {DEFAULTS}` or a file's name"
         )
     if below.resolve() in above:
         raise UserError(f"{path}: its base {base} is in turn based on this file")
-    known = load_configuration(str(below), (*above, path.resolve()))
-    for key in _keys(configuration):
+    return overlay(load_configuration(str(below), (*above, path.resolve())), configuration)
+
+
+def find_configuration(name: str, folder: Path = Path()) -> Path | None:
+    """The file of that name in a folder, or else the configuration of that name that comes with the package."""
+    shipped = Path(str(resources.files("configs") / "train" / f"{name}.yaml"))
+    return next((path for path in (folder / name, shipped) if path.is_file()), None)
+
+
+def overlay(known: DictConfig, differences: DictConfig) -> DictConfig:
+    """A configuration with some settings changed.
+
+    Raises:
+        UserError: if one of them is unknown, or is a single value in place of a group of settings.
+    """
+    for key in _keys(differences):
         if not key.startswith("budgets."):  # a file may add budgets of its own
             _refuse_unknown(key, known)
-    return cast(DictConfig, OmegaConf.merge(known, configuration))
+        group, given = OmegaConf.select(known, key), OmegaConf.select(differences, key)
+        if OmegaConf.is_dict(group) and not OmegaConf.is_dict(given) and ".model." not in key:
+            raise UserError(f"{key} is a group of settings, such as {key}.{next(iter(group))}: name those to change")
+    return cast(DictConfig, OmegaConf.merge(known, differences))
 
 
-def _shipped(name: str) -> Path:
-    return Path(str(resources.files("configs") / "train" / f"{name}.yaml"))
+def read_yaml(path: Path) -> DictConfig:
+    """A YAML file as it stands.
 
-
-def _read(path: Path) -> DictConfig:
+    Raises:
+        UserError: if it cannot be read or holds no mapping.
+    """
     try:
         configuration = OmegaConf.load(path)
     except Exception as error:  # any YAML error
@@ -101,7 +116,8 @@ def parse_overrides(words: list[str]) -> list[str]:
 
 def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], overrides: list[str]) -> DictConfig:
     """Apply budget, command-line options and overrides in this order, and refuse keys that do not exist."""
-    budgets = configuration.pop("budgets", {})
+    # The configuration that a run leaves in its folder has its budget applied and names none
+    budgets = configuration.pop("budgets", {FULL: {}})
     if budget not in budgets:
         raise UserError(f"unknown budget {budget!r}: this configuration has {', '.join(budgets)}")
     known = configuration.copy()

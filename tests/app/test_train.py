@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,7 +19,7 @@ from app.errors import UserError
 from lit_modules.behaviour_cloning import BehaviourCloning
 from zoo import Policy, Simulator
 
-EXPERIMENTS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
+METHODS = sorted((Path(__file__).parents[2] / "configs" / "train" / "methods").glob("*.yaml"))
 
 
 def test_train_runs_every_stage_and_continues_an_interrupted_run(
@@ -106,10 +107,19 @@ def test_tasks_share_one_set_of_settings(task: str) -> None:
     assert ours == defaults
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiments_can_be_read(path: Path) -> None:
-    resolved = resolve(load_configuration(str(path)), "full", {"data.expert": "a/b-v0"}, ["--task=hopper"])
-    assert resolved.task == "hopper"
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_methods_are_found_by_file_and_by_name(path: Path) -> None:
+    by_file, by_name = (
+        resolve(load_configuration(source), "full", {"data.expert": "a/b-v0"}, ["--task=hopper"])
+        for source in (str(path), f"methods/{path.stem}")
+    )
+    assert by_file.task == "hopper" and by_file == by_name
+
+
+def test_the_configuration_in_a_run_folder_can_be_trained_again(tmp_path: Path) -> None:
+    first = resolve(load_configuration("hopper"), "small", {}, ["--policy.updates=7"])
+    OmegaConf.save(first, tmp_path / "config.yaml")
+    assert resolve(load_configuration(str(tmp_path / "config.yaml")), "full", {}, []) == first
 
 
 def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
@@ -138,6 +148,8 @@ def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
         ("base: hopper\npolicy: {model: {reward_every: 3}}\n", "unknown setting policy.model.reward_every"),
         ("base: bad.yaml\n", "in turn based on this file"),
         ("- 1\n", "must hold a mapping"),
+        ("base: hopper\npolicy: 3\n", "policy is a group of settings"),
+        ("base: hopper\nsimulator: {model: 3}\n", "simulator.model is a group of settings"),
         ("base: hopper\nstages: [behaviour_clonning]\n", "did you mean 'behaviour_cloning'"),
         ("base: hopper\nstages: [simulator]\n", "list them from the first on"),
         ("base: hopper\nstages: [behaviour_cloning, policy]\n", "list them from the first on"),
