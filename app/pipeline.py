@@ -16,7 +16,9 @@ from app.diagnose import simulated_return, write_diagnostics
 from app.evaluate import evaluate_policy, recorded_returns
 from app.export import simulator_of
 from app.report import write_report
+from app.reward_histograms import write_reward_histograms
 from app.run_folder import finished_stages, shared_stages, write_whole
+from app.true_rewards import reward_rank_correlation
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
@@ -41,7 +43,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         "stages": stages,
         "shared_stages": shared_stages(folder),
         **facts,
-        **evaluate(configuration, folder),
+        **evaluate(configuration, folder, data),
     }
     # Stages of an earlier, interrupted call count as well, and so does what was trained once for several runs
     metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
@@ -50,6 +52,10 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     if "simulator" in configuration.stages:
         last = policies_of(configuration)[-1]
         write_diagnostics(folder, run_simulator(folder), data, Policy.load(folder / f"{last}.safetensors"), last)
+        if configuration.evaluation.reward_histograms:
+            untrained = make_module(configuration, folder, "simulator", data)
+            assert isinstance(untrained, OffSim)
+            write_reward_histograms(folder, untrained, data, get_task(configuration.task), configuration.seed)
     report = write_report(folder)
     _print_table(metrics)
     say(f"report: {report}")
@@ -107,7 +113,7 @@ def policies_of(configuration: DictConfig) -> list[str]:
     return [name for name in ("behaviour_cloning", "policy") if name in configuration.stages]
 
 
-def evaluate(configuration: DictConfig, folder: Path) -> dict[str, Any]:
+def evaluate(configuration: DictConfig, folder: Path, data: TransitionDataModule) -> dict[str, Any]:
     """Returns in the real task, measured after all training is over.
 
     A run that stops early has no ``policy`` or no ``curve``; ``share_of_expert`` is that of the last policy it trained.
@@ -125,6 +131,7 @@ def evaluate(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     result["share_of_expert"] = last / expert if expert > 0 else None
     if "simulator" in configuration.stages:
         simulator = run_simulator(folder)
+        result["reward_rank_correlation"] = reward_rank_correlation(simulator.reward, data)
         result["curve"] = real_against_simulated(folder, simulator, task, settings.curve_episodes, seed)
     return result
 

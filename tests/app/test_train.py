@@ -180,13 +180,20 @@ def test_a_baseline_stops_after_cloning_everything(tiny: list[str], tmp_path: Pa
 
 def test_a_run_may_stop_with_the_simulator(tiny: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    assert command.main([*tiny, "--stages=[behaviour_cloning,simulator]", "--seeds=0", "--out", str(out)]) == 0
+    # All updates before the game, so that the reward is never trained
+    words = ["--simulator.model.pretraining_updates=100", "--evaluation.reward_histograms=true"]
+    stages = "--stages=[behaviour_cloning,simulator]"
+    assert command.main([*tiny, stages, *words, "--seeds=0", "--out", str(out)]) == 0
     metrics = json.loads((out / "seed0" / "metrics.json").read_text())
     assert set(metrics["stages"]) == {"behaviour_cloning", "simulator"} and "policy" not in metrics
     assert [point["update"] for point in metrics["curve"]] == [0]
     diagnostics = json.loads((out / "seed0" / "diagnostics.json").read_text())
     assert "behaviour cloning" in diagnostics["reward_histograms"] and "policy" not in diagnostics["uncertainty"]
     assert "policy" not in json.loads((out / "metrics.json").read_text())
+    assert set(metrics["reward_rank_correlation"]) == {"expert", "diverse"}
+    rewards = json.loads((out / "seed0" / "reward_histograms.json").read_text())
+    assert set(rewards["before"]) == {"expert", "diverse", "random"} and len(rewards["before"]["random"]) == 2000
+    assert rewards["before"] == rewards["after"]
 
 
 def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Path) -> None:
