@@ -73,7 +73,7 @@ def overlay(known: DictConfig, differences: DictConfig) -> DictConfig:
     """
     for key in _keys(differences):
         if not key.startswith("budgets."):  # a file may add budgets of its own
-            _refuse_unknown(key, known)
+            refuse_unknown(key, known)
         group, given = OmegaConf.select(known, key), OmegaConf.select(differences, key)
         if OmegaConf.is_dict(group) and not OmegaConf.is_dict(given) and ".model." not in key:
             raise UserError(f"{key} is a group of settings, such as {key}.{next(iter(group))}: name those to change")
@@ -127,7 +127,7 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
             OmegaConf.update(merged, key, value)
     for override in parse_overrides(overrides):
         key, _, value = override.partition("=")
-        _refuse_unknown(key, known)
+        refuse_unknown(key, known)
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
         except OmegaConfBaseException as error:
@@ -160,7 +160,8 @@ def _check_stages(stages: Any) -> None:
         )
 
 
-def _refuse_unknown(key: str, known: DictConfig) -> None:
+def refuse_unknown(key: str, known: DictConfig) -> None:
+    """Raise a ``UserError`` unless ``key``, as in ``policy.updates``, is one of the settings known."""
     stage, _, rest = key.partition(".")
     if stage in STAGES and rest.startswith("model."):
         return  # checked against the method's own arguments

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import minari
 import numpy as np
 import pytest
 from minari.data_collector import EpisodeBuffer
+from omegaconf import OmegaConf
 
 from zoo.episodes import random_actions, run_episodes
 from zoo.tasks import get_task
@@ -80,3 +82,13 @@ def tiny(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
     data = ["--expert", "tiny/hopper/expert-v0", "--diverse", "tiny/hopper/other-v0", "--demonstrations", "3"]
     return ["train", "hopper", *data, *TINY]
+
+
+@pytest.fixture
+def tiny_settings(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The same as settings of an experiment."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    settings = OmegaConf.to_container(OmegaConf.from_dotlist([word.removeprefix("--") for word in TINY]))
+    assert isinstance(settings, dict)
+    data = {"expert": "tiny/{task}/expert-v0", "diverse": ["tiny/{task}/other-v0"]}
+    return {str(key): value for key, value in settings.items()} | {"data": data}
