@@ -8,11 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from app.errors import UserError
-from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_policy import SimulatorPolicy
@@ -21,6 +21,7 @@ from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 
 DEFAULTS = "defaults"
+FULL = "full"
 METHODS = "methods"  # folder of the settings of learners that differ from those in the defaults
 POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
     "SimulatorSAC": SimulatorSAC,
@@ -32,65 +33,74 @@ STAGES = ("behaviour_cloning", "simulator", "policy")
 
 
 def shipped_tasks() -> list[str]:
-    """Names of the configurations that come with the package."""
+    """Names of the tasks that a configuration comes with the package for."""
     folder = resources.files("configs") / "train"
     names = (entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     return sorted(name for name in names if name != DEFAULTS)
 
 
 def load_configuration(source: str, method: str | None = None, above: tuple[Path, ...] = ()) -> DictConfig:
-    """Read a YAML file, or the shipped configuration of a task; what it does not say comes from its ``base``.
+    """Read a YAML file, or a shipped configuration; what it does not say comes from its ``base``.
 
     The shipped defaults hold the settings of one learner. Where another is chosen, those of ``methods/NAME.yaml``
     take their place, below everything that the files say.
 
     Args:
-        source: path of a file, or name of a task.
+        source: path of a file, or name of a shipped one: a task, or a method as in ``methods/offline_ml_irl``.
         method: ``policy.method`` if it was chosen elsewhere; ``None`` leaves it to the files.
         above: files that are based on this one.
 
     Raises:
         UserError: if there is no such file or task, if it cannot be read, or names a setting that its base lacks.
     """
-    path = Path(source)
-    if not path.is_file():
-        if source not in shipped_tasks():
-            close = difflib.get_close_matches(source, shipped_tasks(), n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known tasks are {', '.join(shipped_tasks())}"
-            raise UserError(f"{source!r} is neither a file nor a task: {hint}")
-        path = _shipped(source)
-    configuration = _read(path)
+    path = find_configuration(source)
+    if path is None:
+        close = difflib.get_close_matches(source, shipped_tasks(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known tasks are {', '.join(shipped_tasks())}"
+        raise UserError(f"{source!r} is neither a file nor a task: {hint}")
+    configuration = read_yaml(path)
     method = method or OmegaConf.select(configuration, "policy.method")
     base = configuration.pop("base", None)
     if base is None:
-        return _with_method(configuration, method) if path == _shipped(DEFAULTS) else configuration
-    below = path.parent / str(base)
-    if base in (DEFAULTS, *shipped_tasks()) and not below.is_file():
-        below = _shipped(str(base))
-    if not below.is_file():
+        return _with_method(configuration, method) if path == find_configuration(DEFAULTS) else configuration
+    below = find_configuration(str(base), path.parent)
+    if below is None:
         raise UserError(
             f"{path}: its base {str(base)!r} is no file beside it; write `base: {DEFAULTS}` or a file's name"
         )
     if below.resolve() in above:
         raise UserError(f"{path}: its base {base} is in turn based on this file")
-    known = load_configuration(str(below), method, (*above, path.resolve()))
-    for key in _keys(configuration):
+    return overlay(load_configuration(str(below), method, (*above, path.resolve())), configuration)
+
+
+def find_configuration(name: str, folder: Path = Path()) -> Path | None:
+    """The file of that name in a folder, or else the configuration of that name that comes with the package."""
+    shipped = Path(str(resources.files("configs") / "train" / f"{name}.yaml"))
+    return next((path for path in (folder / name, shipped) if path.is_file()), None)
+
+
+def overlay(known: DictConfig, differences: DictConfig) -> DictConfig:
+    """A configuration with some settings changed.
+
+    Raises:
+        UserError: if one of them is unknown, or is a single value in place of a group of settings.
+    """
+    for key in _keys(differences):
         if not key.startswith("budgets."):  # a file may add budgets of its own
-            _refuse_unknown(key, known)
-    return cast(DictConfig, OmegaConf.merge(known, configuration))
-
-
-def _shipped(name: str) -> Path:
-    return Path(str(resources.files("configs") / "train" / f"{name}.yaml"))
+            refuse_unknown(key, known)
+        group, given = OmegaConf.select(known, key), OmegaConf.select(differences, key)
+        if OmegaConf.is_dict(group) and not OmegaConf.is_dict(given) and ".model." not in key:
+            raise UserError(f"{key} is a group of settings, such as {key}.{next(iter(group))}: name those to change")
+    return cast(DictConfig, OmegaConf.merge(known, differences))
 
 
 def _with_method(defaults: DictConfig, method: str | None) -> DictConfig:
     """The defaults with the settings of a learner in the place of those that they have."""
-    file = _shipped(f"{METHODS}/{method}")
-    if not file.is_file():
+    file = find_configuration(f"{METHODS}/{method}")
+    if file is None:
         return defaults
     defaults.policy.model = {}
-    return cast(DictConfig, OmegaConf.merge(defaults, _read(file)))
+    return cast(DictConfig, OmegaConf.merge(defaults, read_yaml(file)))
 
 
 def chosen_method(overrides: list[str]) -> str | None:
@@ -99,7 +109,12 @@ def chosen_method(overrides: list[str]) -> str | None:
     return values[-1] if values else None
 
 
-def _read(path: Path) -> DictConfig:
+def read_yaml(path: Path) -> DictConfig:
+    """A YAML file as it stands.
+
+    Raises:
+        UserError: if it cannot be read or holds no mapping.
+    """
     try:
         configuration = OmegaConf.load(path)
     except Exception as error:  # any YAML error
@@ -130,7 +145,8 @@ def parse_overrides(words: list[str]) -> list[str]:
 
 def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], overrides: list[str]) -> DictConfig:
     """Apply budget, command-line options and overrides in this order, and refuse keys that do not exist."""
-    budgets = configuration.pop("budgets", {})
+    # The configuration that a run leaves in its folder has its budget applied and names none
+    budgets = configuration.pop("budgets", {FULL: {}})
     if budget not in budgets:
         raise UserError(f"unknown budget {budget!r}: this configuration has {', '.join(budgets)}")
     known = configuration.copy()
@@ -140,7 +156,7 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
             OmegaConf.update(merged, key, value)
     for override in parse_overrides(overrides):
         key, _, value = override.partition("=")
-        _refuse_unknown(key, known)
+        refuse_unknown(key, known)
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
         except OmegaConfBaseException as error:
@@ -149,6 +165,9 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
     missing = sorted(OmegaConf.missing_keys(merged))
     if missing:
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
+    _check_stages(merged.stages)
+    if merged.behaviour_cloning.rows not in ROWS:
+        raise UserError(f"behaviour_cloning.rows is {merged.behaviour_cloning.rows!r}: choose one of {', '.join(ROWS)}")
     if merged.policy.method not in POLICY_METHODS:
         raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
     _refuse_other_rows(merged)
@@ -169,7 +188,22 @@ def _refuse_other_rows(configuration: DictConfig) -> None:
             raise UserError(f"{name} reads no {stream} rows: set policy.{stream}_rows to 0")
 
 
-def _refuse_unknown(key: str, known: DictConfig) -> None:
+def _check_stages(stages: Any) -> None:
+    listed = list(stages) if isinstance(stages, ListConfig) else [stages]
+    unknown = [name for name in listed if name not in STAGES]
+    if unknown:
+        close = difflib.get_close_matches(str(unknown[0]), STAGES, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known stages are {', '.join(STAGES)}"
+        raise UserError(f"unknown stage {unknown[0]!r} in stages: {hint}")
+    if not listed or listed != list(STAGES[: len(listed)]) or not isinstance(stages, ListConfig):
+        raise UserError(
+            f"stages is {listed}: each stage builds on those before it, so list them from the first on: "
+            f"[{', '.join(STAGES)}], or stop earlier"
+        )
+
+
+def refuse_unknown(key: str, known: DictConfig) -> None:
+    """Raise a ``UserError`` unless ``key``, as in ``policy.updates``, is one of the settings known."""
     stage, _, rest = key.partition(".")
     if stage in STAGES and rest.startswith("model."):
         return  # checked against the method's own arguments

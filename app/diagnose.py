@@ -19,15 +19,25 @@ STEPS = (1, 5, 10, 20, 50, 100)  # steps at which open-loop errors are shown
 SHOWN_STEPS = 100  # length of a drawn roll-out
 
 
-def write_diagnostics(folder: Path, simulator: Simulator, data: Any, policy: Policy) -> Path:
-    """Measure the Simulator of a run on held-out data and write ``diagnostics.json`` into its folder."""
+def write_diagnostics(
+    folder: Path, simulator: Simulator, data: Any, policy: Policy, policy_name: str = "policy"
+) -> Path:
+    """Measure the Simulator of a run on held-out data and write ``diagnostics.json`` into its folder.
+
+    Args:
+        folder: of the run.
+        simulator: its Simulator.
+        data: its data module, set up.
+        policy: the last policy it trained.
+        policy_name: the stage that trained it.
+    """
     held_out = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
     visited = policy_transitions(simulator, policy, ROWS)
     sources = {
         "expert": data.expert_train,
         "held-out expert": data.expert_held_out,
         "diverse": data.diverse_train,
-        "policy": visited,
+        policy_name.replace("_", " "): visited,
     }
     content: dict[str, Any] = {
         "reward_histograms": {name: _rewards(simulator, table) for name, table in sources.items() if table is not None},

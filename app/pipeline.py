@@ -13,10 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import POLICY_METHODS
 from app.diagnose import simulated_return, write_diagnostics
-from app.errors import UserError
 from app.evaluate import evaluate_policy, recorded_returns
 from app.export import simulator_of
 from app.report import write_report
+from app.reward_histograms import write_reward_histograms
+from app.run_folder import finished_stages, shared_stages, write_whole
+from app.true_rewards import reward_rank_correlation
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
@@ -31,7 +33,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     """Evaluation and report of a run whose stages are done; ``facts`` are added to its ``metrics.json``."""
     stages = finished_stages(folder)
     before = time.perf_counter()
-    data = make_data(configuration, "policy")
+    data = make_data(configuration, configuration.stages[-1])
     data.setup("fit")
     metrics: dict[str, Any] = {
         "task": configuration.task,
@@ -39,35 +41,32 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         "data": data.facts(),
         "versions": {name: _version(name) for name in PACKAGES},
         "stages": stages,
+        "shared_stages": shared_stages(folder),
         **facts,
-        **evaluate(configuration, folder),
+        **evaluate(configuration, folder, data),
     }
-    # Stages of an earlier, interrupted call count as well
+    # Stages of an earlier, interrupted call count as well, and so does what was trained once for several runs
     metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
-    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
     say("diagnostics and report")
-    write_diagnostics(folder, run_simulator(folder), data, Policy.load(folder / "policy.safetensors"))
+    if "simulator" in configuration.stages:
+        last = policies_of(configuration)[-1]
+        write_diagnostics(folder, run_simulator(folder), data, Policy.load(folder / f"{last}.safetensors"), last)
+        if configuration.evaluation.reward_histograms:
+            untrained = make_module(configuration, folder, "simulator", data)
+            assert isinstance(untrained, OffSim)
+            write_reward_histograms(folder, untrained, data, get_task(configuration.task), configuration.seed)
     report = write_report(folder)
     _print_table(metrics)
     say(f"report: {report}")
     return metrics
 
 
-def finished_stages(folder: Path) -> dict[str, float]:
-    """Seconds that each finished stage of a run took."""
-    return dict(_read_json(folder / "stages.json", {}))
-
-
-def note_stage(folder: Path, name: str, seconds: float) -> None:
-    """Record that a stage of a run is done."""
-    (folder / "stages.json").write_text(json.dumps({**finished_stages(folder), name: round(seconds, 1)}))
-
-
 def make_data(configuration: DictConfig, stage: str) -> TransitionDataModule:
     """The data module with the streams a stage reads."""
     settings = configuration[stage]
     if stage == "behaviour_cloning":
-        streams = {"expert": settings.batch_size}
+        streams = {settings.rows: settings.batch_size}
     else:
         streams = {"expert": settings.expert_rows, "all": settings.all_rows}
         if stage == "simulator" and settings.model.get("margin_weight", 0.0) > 0 and configuration.data.diverse:
@@ -95,7 +94,8 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
     }
     cloned = str(folder / "behaviour_cloning.safetensors")
     if stage == "behaviour_cloning":
-        return BehaviourCloning(**{"decay_updates": configuration[stage].updates, **settings})
+        stage_settings = configuration[stage]
+        return BehaviourCloning(**{"decay_updates": stage_settings.updates, "rows": stage_settings.rows, **settings})
     if stage == "simulator":
         if not configuration.data.diverse:
             settings["margin_weight"] = 0.0  # OffSim+ needs diverse data
@@ -109,21 +109,31 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
     )
 
 
-def evaluate(configuration: DictConfig, folder: Path) -> dict[str, Any]:
-    """Returns in the real task, measured after all training is over."""
+def policies_of(configuration: DictConfig) -> list[str]:
+    """The stages of a run that train a policy, which is also what their entries in ``metrics.json`` are called."""
+    return [name for name in ("behaviour_cloning", "policy") if name in configuration.stages]
+
+
+def evaluate(configuration: DictConfig, folder: Path, data: TransitionDataModule) -> dict[str, Any]:
+    """Returns in the real task, measured after all training is over.
+
+    A run that stops early has no ``policy`` or no ``curve``; ``share_of_expert`` is that of the last policy it trained.
+    """
     task = get_task(configuration.task)
     settings = configuration.evaluation
     seed = 1_000 + configuration.seed
     say(f"evaluation: {settings.episodes} episodes of {task.environment_id} each")
-    simulator = run_simulator(folder)
     result: dict[str, Any] = {"expert": recorded_returns(configuration.data.expert, seed)}
-    for name, file in (("behaviour_cloning", "behaviour_cloning"), ("policy", "policy")):
-        policy = Policy.load(folder / f"{file}.safetensors")
+    for name in policies_of(configuration):
+        policy = Policy.load(folder / f"{name}.safetensors")
         result[name] = evaluate_policy(policy, task, settings.episodes, seed)
-    expert = result["expert"]["mean"]
+    expert, last = result["expert"]["mean"], result[policies_of(configuration)[-1]]["mean"]
     # A share of a return that is not positive would mean nothing
-    result["share_of_expert"] = result["policy"]["mean"] / expert if expert > 0 else None
-    result["curve"] = real_against_simulated(folder, simulator, task, settings.curve_episodes, seed)
+    result["share_of_expert"] = last / expert if expert > 0 else None
+    if "simulator" in configuration.stages:
+        simulator = run_simulator(folder)
+        result["reward_rank_correlation"] = reward_rank_correlation(simulator.reward, data)
+        result["curve"] = real_against_simulated(folder, simulator, task, settings.curve_episodes, seed)
     return result
 
 
@@ -167,29 +177,6 @@ def training_steps(configuration: DictConfig, stage: str) -> int:
     return max(1, configuration[stage].updates // BATCHES_PER_STEP)
 
 
-def claim_folder(configuration: DictConfig, folder: Path) -> None:
-    """Make a run folder this configuration's, unless it is another's.
-
-    Raises:
-        UserError: saying what the folder holds.
-    """
-    resolved = OmegaConf.to_yaml(configuration)
-    saved = folder / "config.yaml"
-    if saved.exists() and saved.read_text() != resolved:
-        raise UserError(
-            f"{folder} holds a run with another configuration: choose another --out, or repeat that run's command "
-            "to continue it"
-        )
-    if not saved.exists() and folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no run: choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    saved.write_text(resolved)
-
-
-def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text()) if path.exists() else default
-
-
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -204,9 +191,10 @@ def say(text: str) -> None:
 
 def _print_table(metrics: dict[str, Any]) -> None:
     say(f"{'':<20}{'mean':>9}  {'95% interval':>19}")
-    for name in ("expert", "behaviour_cloning", "policy"):
+    names = [name for name in ("expert", "behaviour_cloning", "policy") if name in metrics]
+    for name in names:
         row = metrics[name]
         low, high = row["ci95"]
         say(f"{name.replace('_', ' '):<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
     if metrics["share_of_expert"] is not None:
-        say(f"policy / expert: {100 * metrics['share_of_expert']:.1f}%")
+        say(f"{names[-1].replace('_', ' ')} / expert: {100 * metrics['share_of_expert']:.1f}%")

@@ -50,30 +50,37 @@ def summarize_returns(returns: Sequence[float], seed: int = 0) -> dict[str, Any]
 def summarize_seeds(results: dict[int, dict[str, Any]], seed: int = 0) -> dict[str, Any]:
     """Returns over training seeds: interquartile mean and its 95% interval.
 
-    The interquartile mean drops the best and the worst quarter (Agarwal et al. 2021, "Deep reinforcement learning at
-    the edge of the statistical precipice"); the interval is the percentile bootstrap over seeds.
-
     Args:
         results: ``metrics.json`` of each seed's run.
         seed: seed of the resampling.
 
     Returns:
-        ``seeds`` and for ``expert``, ``behaviour_cloning`` and ``policy``: ``interquartile_mean``, ``ci95`` and
-        ``means``, the mean return of each seed.
+        ``seeds`` and for those of ``expert``, ``behaviour_cloning`` and ``policy`` that every run has:
+        ``interquartile_mean``, ``ci95`` and ``means``, the mean return of each seed.
     """
     summary: dict[str, Any] = {"seeds": list(results)}
     for name in ("expert", "behaviour_cloning", "policy"):
-        means = np.asarray([result[name]["mean"] for result in results.values()], dtype=np.float64)
-        middle = float(interquartile_mean(means))
-        low = high = middle
-        if np.ptp(means) > 0.0:
-            generator = np.random.default_rng(seed)
-            interval = bootstrap(
-                (means,), interquartile_mean, method="percentile", random_state=generator
-            ).confidence_interval
-            low, high = float(interval.low), float(interval.high)
-        summary[name] = {"interquartile_mean": middle, "ci95": [low, high], "means": means.tolist()}
+        if all(name in result for result in results.values()):
+            means = [result[name]["mean"] for result in results.values()]
+            middle, interval = interquartile_interval(means, seed)
+            summary[name] = {"interquartile_mean": middle, "ci95": interval, "means": means}
     return summary
+
+
+def interquartile_interval(values: Sequence[float], seed: int = 0) -> tuple[float, list[float]]:
+    """Interquartile mean over training seeds and its 95% interval ``[low, high]``.
+
+    The interquartile mean drops the best and the worst quarter (Agarwal et al. 2021, "Deep reinforcement learning at
+    the edge of the statistical precipice"); the interval is the percentile bootstrap over seeds. Of up to three seeds
+    nothing is dropped; equal values give the mean twice.
+    """
+    means = np.asarray(values, dtype=np.float64)
+    middle = float(interquartile_mean(means))
+    if np.ptp(means) == 0.0:
+        return middle, [middle, middle]
+    generator = np.random.default_rng(seed)
+    interval = bootstrap((means,), interquartile_mean, method="percentile", random_state=generator).confidence_interval
+    return middle, [float(interval.low), float(interval.high)]
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> Any:

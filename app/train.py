@@ -9,20 +9,12 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from app.configuration import STAGES, chosen_method, load_configuration, resolve
+from app.configuration import chosen_method, load_configuration, resolve
 from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
 from app.export import save_learned
-from app.pipeline import (
-    claim_folder,
-    finish,
-    finished_stages,
-    make_data,
-    make_module,
-    note_stage,
-    say,
-    training_steps,
-)
+from app.pipeline import finish, make_data, make_module, say, training_steps
+from app.run_folder import claim_folder, finished_stages, note_stage
 from app.train_seeds import parse_seeds, train_seeds
 from app.trainers import make_trainer
 from datamodules import DataError, TransitionDataModule
@@ -80,19 +72,23 @@ def run(arguments: argparse.Namespace) -> int:
 def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
     claim_folder(configuration, folder)
-    stages = finished_stages(folder)
-    if not stages and configuration.data.diverse:
+    if not finished_stages(folder) and configuration.data.diverse:
         warning = warn_of_worse_expert(configuration.data.expert, configuration.data.diverse)
         if warning is not None:
             say(warning)
-    for name in STAGES:
-        if name not in stages:
-            say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")
-            data = make_data(configuration, name)
-            before = time.perf_counter()
-            _fit(configuration, folder / name, name, make_module(configuration, folder, name, data), data)
-            note_stage(folder, name, time.perf_counter() - before)
+    for name in configuration.stages:
+        if name not in finished_stages(folder):
+            train_stage(configuration, folder, name)
     return finish(configuration, folder)
+
+
+def train_stage(configuration: DictConfig, folder: Path, name: str) -> None:
+    """Run one stage in ``folder``, from its last checkpoint if there is one, and note that it is done."""
+    say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")
+    data = make_data(configuration, name)
+    before = time.perf_counter()
+    _fit(configuration, folder / name, name, make_module(configuration, folder, name, data), data)
+    note_stage(folder, name, time.perf_counter() - before)
 
 
 def _fit(configuration: DictConfig, folder: Path, stage: str, module: Method, data: TransitionDataModule) -> None:

@@ -14,16 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from app.configuration import POLICY_METHODS, STAGES
 from app.errors import UserError
 from app.export import save_learned
-from app.pipeline import (
-    claim_folder,
-    finish,
-    finished_stages,
-    make_data,
-    make_module,
-    note_stage,
-    say,
-    training_steps,
-)
+from app.pipeline import finish, make_data, make_module, say, training_steps
+from app.run_folder import claim_folder, finished_stages, note_stage
 from app.statistics import summarize_seeds
 from app.trainers import make_loggers, make_trainer
 from datamodules.seeds import SeedData
@@ -64,7 +56,7 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     runs = {folder / f"seed{seed}": _with_seed(configuration, seed) for seed in seeds}
     for run, settings in runs.items():
         claim_folder(settings, run)
-    for stage in STAGES:
+    for stage in configuration.stages:
         unfinished = {run: settings for run, settings in runs.items() if stage not in finished_stages(run)}
         if unfinished:
             say(f"{stage.replace('_', ' ')}: {configuration[stage].updates} updates of {len(unfinished)} seeds")
@@ -136,6 +128,8 @@ class SeedCheckpoints(Callback):
 
 def _print(summary: dict[str, Any]) -> None:
     for name in ("behaviour_cloning", "policy"):
+        if name not in summary:
+            continue
         low, high = summary[name]["ci95"]
         say(
             f"{name.replace('_', ' '):<20}interquartile mean over {len(summary['seeds'])} seeds "

@@ -19,9 +19,12 @@ def main() -> None:
     print("| seed | expert | behaviour cloning | policy | share of expert | minutes of training |")
     print("|---|---|---|---|---|---|")
     for run in runs:
-        cells = [_interval(run[name]) for name in ("expert", "behaviour_cloning", "policy")]
+        cells = [_interval(run.get(name)) for name in ("expert", "behaviour_cloning", "policy")]
         share, minutes = run["share_of_expert"], sum(run["stages"].values()) / 60
-        print(f"| {run['seed']} | {' | '.join(cells)} | {share:.0%} | {minutes:.0f} |")
+        print(f"| {run['seed']} | {' | '.join(cells)} | {'–' if share is None else f'{share:.0%}'} | {minutes:.0f} |")
+    runs = [run for run in runs if run.get("curve")]
+    if not runs:
+        return
     print()
     updates = [point["update"] for point in runs[0]["curve"]]
     print(f"| seed | {' | '.join(f'{update:,}' for update in updates)} |")
@@ -30,7 +33,9 @@ def main() -> None:
         print(f"| {run['seed']} | {' | '.join(format(point['real_return'], ',.0f') for point in run['curve'])} |")
 
 
-def _interval(result: dict[str, Any]) -> str:
+def _interval(result: dict[str, Any] | None) -> str:
+    if result is None:  # the run stopped before this policy
+        return "–"
     low, high = result["ci95"]
     return f"{result['mean']:,.0f} [{low:,.0f}, {high:,.0f}]"
 

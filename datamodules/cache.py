@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules import checks
+from datamodules.edits import NO_EDIT, Edit, add_noise, kept_rows
 from datamodules.episodes import Columns, EpisodeReader, column_layout, column_shape, row_bytes, write_rows
 from datamodules.errors import DataError
 from datamodules.sources import Source
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION_FILE = "table.json"
 EPISODE_ROWS_FILE = "episode_rows.npy"
 
@@ -38,18 +39,20 @@ class Part:
         source: the dataset.
         episodes: indices in the dataset, sorted.
         first_number: what is added to an index so that no two datasets share an episode number.
+        edit: what is left out of these episodes, or spoilt in them, on purpose.
     """
 
     source: Source
     episodes: tuple[int, ...]
     first_number: int
+    edit: Edit = NO_EDIT
 
 
 class Table:
     """Transitions, episode after episode, in the order of their parts.
 
     Attributes:
-        lengths: steps of every episode, ``(episodes,)``.
+        lengths: rows of every episode, ``(episodes,)``.
         folder: of a table kept in files; ``None`` for one in memory.
     """
 
@@ -101,7 +104,7 @@ def table_bytes(parts: Sequence[Part], rows: int) -> int:
 
 
 def in_memory(parts: Sequence[Part], lengths: Sequence[Sequence[int]], out_of_bounds: str) -> Table:
-    """Read the parts, whose episodes have the given lengths, into memory."""
+    """Read the parts, whose episodes give so many rows, into memory."""
     rows = sum(map(sum, lengths))
     columns: Columns = {
         name: np.empty(column_shape(rows, width), dtype=kind) for name, (width, kind) in _layout(parts).items()
@@ -116,8 +119,8 @@ def memory_mapped(
     """Files of the parts, written unless they are there already.
 
     The folder's name is derived from everything that decides its content: each dataset's id, path, size and time of
-    change, the episodes taken, and what happens to actions outside the bounds. It appears at once and complete, also
-    when several processes write it.
+    change, the episodes taken, their edits, and what happens to actions outside the bounds. It appears at once and
+    complete, also when several processes write it.
 
     Raises:
         DataError: if the files cannot be written, with what to do.
@@ -139,11 +142,11 @@ def memory_mapped(
 
 
 def episode_lengths(parts: Sequence[Part]) -> list[list[int]]:
-    """Steps of every episode of every part."""
+    """Rows that every episode of every part gives."""
     lengths = []
     for part in parts:
         with EpisodeReader(part.source) as reader:
-            lengths.append(reader.lengths(part.episodes))
+            lengths.append([kept_rows(part.edit, steps) for steps in reader.lengths(part.episodes)])
     return lengths
 
 
@@ -168,7 +171,10 @@ def _fill(columns: Mapping[str, NDArray[Any]], parts: Sequence[Part], out_of_bou
                 outside[-1] += checks.outside_bounds(part.source, episode.actions)
                 if out_of_bounds == "clip":
                     np.clip(episode.actions, low, high, out=episode.actions)
-                row = write_rows(columns, row, episode, part.first_number + index)
+                first, number = row, part.first_number + index
+                row = write_rows(columns, first, episode, number, part.edit.keep_every)
+                written = {name: column[first:row] for name, column in columns.items()}
+                add_noise(written, part.edit, number, part.source.action_space)
     return outside
 
 
@@ -181,7 +187,7 @@ def _key(parts: Sequence[Part], out_of_bounds: str) -> str:
     content = [
         FORMAT_VERSION,
         out_of_bounds,
-        [[part.source.fingerprint(), part.episodes, part.first_number] for part in parts],
+        [[part.source.fingerprint(), part.episodes, part.first_number, astuple(part.edit)] for part in parts],
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 

@@ -27,6 +27,8 @@ def check_settings(
     out_of_bounds: str,
     memory_limit_mb: int,
     workers: int,
+    noise_fraction: float = 0.0,
+    expert_keep_every: int = 1,
 ) -> None:
     """Refuse settings that cannot be meant.
 
@@ -47,6 +49,14 @@ def check_settings(
         raise DataError(f"data.held_out_fraction is {held_out_fraction}: choose a share from 0 to below 1")
     if not 0.0 < diverse_fraction <= 1.0:
         raise DataError(f"data.diverse_fraction is {diverse_fraction}: choose a share above 0 and up to 1")
+    if not 0.0 <= noise_fraction <= 1.0:
+        raise DataError(f"data.noise_fraction is {noise_fraction}: choose a share from 0 to 1")
+    if noise_fraction > 0.0 and not has_diverse:
+        raise DataError(
+            "data.noise_fraction asks for noise in diverse data, but there is none: name it in data.diverse"
+        )
+    if expert_keep_every < 1 or expert_keep_every != int(expert_keep_every):
+        raise DataError(f"data.expert_keep_every is {expert_keep_every}: choose a whole number from 1 (all) on")
     if out_of_bounds not in OUT_OF_BOUNDS:
         raise DataError(f"data.out_of_bounds is {out_of_bounds!r}: choose one of {', '.join(OUT_OF_BOUNDS)}")
     if memory_limit_mb < 0 or workers < 0:
@@ -90,6 +100,20 @@ def check_sources(expert: Sequence[Source], diverse: Sequence[Source], demonstra
     if len(environments) > 1:
         named = ", ".join(f"{dataset} of {environment}" for environment, dataset in environments.items())
         warnings.warn(f"the data comes from different environments: {named}", stacklevel=3)
+
+
+def check_bounded(sources: Sequence[Source]) -> None:
+    """Refuse action spaces in which no action can be uniform.
+
+    Raises:
+        DataError: naming the dataset.
+    """
+    for source in sources:
+        if not source.action_space.is_bounded():
+            raise DataError(
+                f"data.noise_fraction asks for uniformly random actions, but those of dataset {source.id} have no "
+                "bounds: set it to 0"
+            )
 
 
 def check_episode(source: Source, index: int, episode: Episode) -> None:

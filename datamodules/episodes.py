@@ -64,22 +64,28 @@ def column_shape(rows: int, width: int) -> tuple[int, ...]:
     return (rows, width) if width else (rows,)
 
 
-def write_rows(columns: Mapping[str, NDArray[Any]], start: int, episode: Episode, number: int) -> int:
+def write_rows(
+    columns: Mapping[str, NDArray[Any]], start: int, episode: Episode, number: int, keep_every: int = 1
+) -> int:
     """Write the transitions of one episode, from row ``start`` on; the row after the last one is returned.
 
-    ``terminated`` is as recorded. ``truncated`` is as recorded, and also marks the last row of an episode whose
+    ``terminated`` is as recorded. ``truncated`` is as recorded, and also marks the last step of an episode whose
     recording merely stops, so that the end of every episode can be seen in its rows.
+
+    Of every ``keep_every`` transitions the first is written, each with its own next observation and its ``step`` as
+    recorded: rows of one episode follow each other in time only where ``step`` grows by one.
     """
-    stop = start + len(episode)
-    columns["observation"][start:stop] = episode.observations[:-1]
-    columns["action"][start:stop] = episode.actions
-    columns["next_observation"][start:stop] = episode.observations[1:]
-    columns["terminated"][start:stop, 0] = episode.terminations
-    columns["truncated"][start:stop, 0] = episode.truncations
-    if not episode.terminations[-1]:
-        columns["truncated"][stop - 1, 0] = True
+    truncations = episode.truncations.copy()
+    truncations[-1] |= not episode.terminations[-1]
+    steps = np.arange(0, len(episode), keep_every)
+    stop = start + len(steps)
+    columns["observation"][start:stop] = episode.observations[steps]
+    columns["action"][start:stop] = episode.actions[steps]
+    columns["next_observation"][start:stop] = episode.observations[steps + 1]
+    columns["terminated"][start:stop, 0] = episode.terminations[steps]
+    columns["truncated"][start:stop, 0] = truncations[steps]
     columns["episode"][start:stop] = number
-    columns["step"][start:stop] = np.arange(len(episode))
+    columns["step"][start:stop] = steps
     return stop
 
 

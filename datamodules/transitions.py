@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from datamodules import cache, checks
 from datamodules.cache import Part, Table
+from datamodules.edits import Edit
 from datamodules.selection import Selection, select_demonstrations, select_diverse
 from datamodules.sources import Source, data_facts, resolve
 from datamodules.statistics import Statistics, measure
@@ -46,6 +48,9 @@ class TransitionDataModule(lightning.LightningDataModule):
         workers: processes that prepare batches; 0 prepares them in the training process.
         seed: decides which demonstrations are used, which episodes are held out, and all draws.
         diverse_fraction: share of the diverse episodes that are not held out to train on.
+        noise_fraction: share of the diverse training rows that are turned into noise, see ``datamodules.edits``.
+        expert_keep_every: of every so many transitions of the demonstrations that are trained on the first is kept.
+            Held-out episodes stay whole and clean.
 
     Attributes:
         observation_size: number of observation features.
@@ -74,6 +79,8 @@ class TransitionDataModule(lightning.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         diverse_fraction: float = 1.0,
+        noise_fraction: float = 0.0,
+        expert_keep_every: int = 1,
     ) -> None:
         super().__init__()
         # Plain types whatever the configuration is made of: they end up in checkpoints, which hold nothing else.
@@ -98,15 +105,23 @@ class TransitionDataModule(lightning.LightningDataModule):
             out_of_bounds,
             memory_limit_mb,
             workers,
+            noise_fraction,
+            expert_keep_every,
         )
         self._expert = [resolve(name) for name in expert]
         self._diverse = [resolve(name) for name in diverse]
         checks.check_sources(self._expert, self._diverse, demonstrations)
+        if noise_fraction > 0.0:
+            checks.check_bounded(self._diverse)
         expert_episodes = sum(source.episodes for source in self._expert)
         diverse_episodes = sum(source.episodes for source in self._diverse)
         demonstrated = select_demonstrations(expert_episodes, demonstrations, held_out_fraction, seed)
         other = select_diverse(diverse_episodes, diverse_fraction, held_out_fraction, seed)
         self._train_parts, self._held_out_parts = self._parts(demonstrated, other, expert_episodes)
+        edits = Edit(keep_every=expert_keep_every), Edit(noise_fraction=noise_fraction, seed=seed)
+        self._train_parts = [
+            replace(part, edit=edits[0] if self._is_expert(part.source) else edits[1]) for part in self._train_parts
+        ]
 
         first = self._expert[0]
         self.observation_size: int = first.observation_size
@@ -195,7 +210,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         facts = []
         for source in [*self._expert, *self._diverse]:
             known = data_facts(source, self.cache_dir)
-            expert = any(source is other for other in self._expert)
+            expert = self._is_expert(source)
             trained, rows = self._used(source, self._train_parts, train_lengths)
             held_out, held_out_rows = self._used(source, self._held_out_parts, held_out_lengths)
             facts.append(
@@ -216,6 +231,9 @@ class TransitionDataModule(lightning.LightningDataModule):
 
     # ------------------------------------------------------------------------------------------------------- internals
 
+    def _is_expert(self, source: Source) -> bool:
+        return any(source is other for other in self._expert)
+
     def _parts(self, expert: Selection, diverse: Selection, expert_episodes: int) -> tuple[list[Part], list[Part]]:
         train: list[Part] = []
         held_out: list[Part] = []
@@ -232,7 +250,7 @@ class TransitionDataModule(lightning.LightningDataModule):
 
     @cached_property
     def _lengths(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Steps of every episode of the training parts and of the held-out parts."""
+        """Rows of every episode of the training parts and of the held-out parts."""
         return cache.episode_lengths(self._train_parts), cache.episode_lengths(self._held_out_parts)
 
     def _load(self, only_files: bool = False) -> tuple[Table | None, Table | None]:

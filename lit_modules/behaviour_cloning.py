@@ -13,6 +13,8 @@ from lit_modules.method import Conversation, Descend, Method, cosine_decay
 from lit_modules.rows import require_streams
 from zoo.policy import Policy
 
+ROWS = ("expert", "all")
+
 
 def cloning_loss(policy: Policy, location: Tensor, scale: Tensor, action: Tensor, form: str) -> Tensor:
     """How far a policy is from demonstrated actions, a scalar.
@@ -35,6 +37,8 @@ def cloning_loss(policy: Policy, location: Tensor, scale: Tensor, action: Tensor
 class BehaviourCloning(Method):
     r"""Minimise :math:`E_{D_E}[-\log \pi(a|s)]` or :math:`E_{D_E}[\|\pi(s) - a\|^2]`.
 
+    With ``rows: all`` the expectation is over everything recorded, as in behaviour cloning of mixed data.
+
     Args:
         observation_size: number of observation features.
         action_low: lower action bounds.
@@ -50,6 +54,7 @@ class BehaviourCloning(Method):
             to make a cloned gait fall.
         final_rate: share of the rate that is left then.
         weight_decay: decoupled weight decay; keeps a policy cloned from few episodes from over-fitting.
+        rows: stream of the data module that is cloned: ``expert`` or ``all``.
     """
 
     def __init__(
@@ -65,8 +70,11 @@ class BehaviourCloning(Method):
         decay_updates: int | None = None,
         final_rate: float = 0.02,
         weight_decay: float = 1e-2,
+        rows: str = "expert",
     ) -> None:
         super().__init__()
+        if rows not in ROWS:
+            raise ValueError(f"unknown rows {rows!r} to clone: choose {' or '.join(ROWS)}")
         self.save_hyperparameters()
         self.form = form
         self.policy = Policy(
@@ -81,7 +89,7 @@ class BehaviourCloning(Method):
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
-            require_streams(data, ["expert"])
+            require_streams(data, [self.hparams["rows"]])
             # Demonstrations alone are narrow: a feature that hardly varies there would be blown up elsewhere.
             statistics = data.statistics
             self.policy.normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
@@ -96,7 +104,7 @@ class BehaviourCloning(Method):
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         losses = []
-        for rows in batch["expert"].unbind(0):
+        for rows in batch[self.hparams["rows"]].unbind(0):
             parts = yield Descend(
                 "objective", (rows["observation"], rows["action"]), learning_rate=self._learning_rate()
             )

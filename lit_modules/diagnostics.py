@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from lit_modules.rows import follows
 from zoo.transition import TransitionModel
 
 # Half-widths of the central 50% and 90% intervals of a standard normal.
@@ -20,12 +21,11 @@ def spread(table: TensorDict, count: int) -> TensorDict:
 
 
 def segments(table: TensorDict, length: int, limit: int = 512) -> Tensor:
-    """First rows of up to ``limit`` evenly spaced stretches of ``length`` rows within one episode, ``(N,)``."""
+    """First rows of up to ``limit`` evenly spaced stretches of ``length`` steps of one episode, ``(N,)``."""
     count = len(table) - length + 1
     if count <= 0:
         return torch.zeros(0, dtype=torch.long)
-    same = table["episode"][: len(table) - length + 1] == table["episode"][length - 1 :]
-    starts = torch.nonzero(same).squeeze(-1)
+    starts = torch.nonzero(follows(table, length - 1)).squeeze(-1)
     if len(starts) > limit:
         starts = starts[torch.linspace(0, len(starts) - 1, limit).long()]
     return starts

@@ -24,6 +24,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensordict import TensorDict
 from torch import Tensor
 
+from datamodules.statistics import Statistics
 from lit_modules import diagnostics
 from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
 from lit_modules.method import Compute, Conversation, Descend, Follow, Method, cosine_decay
@@ -215,18 +216,21 @@ class OffSim(Method):
         if stage != "fit":
             return  # everything below is in the checkpoint
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
-        statistics = data.statistics
+        self.set_statistics(data.statistics)
+        low = torch.stack([table["next", "observation"].min(dim=0).values for table in tables]).min(dim=0).values
+        high = torch.stack([table["next", "observation"].max(dim=0).values for table in tables]).max(dim=0).values
+        self.transition.set_range(low, high)
+        if self.hparams["margin_weight"] > 0:
+            self.row_margins = self._margins(data).to(self.random.device)
+
+    def set_statistics(self, statistics: Statistics) -> None:
+        """Standardise what the networks read and predict by the statistics of the training data."""
         for model in (self.transition, self.reward, self.averaged_reward):
             model.observation_normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
             model.action_normalizer.set_statistics(statistics.action_mean, statistics.action_std)
             model.delta_normalizer.set_statistics(statistics.delta_mean, statistics.delta_std)
-        low = torch.stack([table["next", "observation"].min(dim=0).values for table in tables]).min(dim=0).values
-        high = torch.stack([table["next", "observation"].max(dim=0).values for table in tables]).max(dim=0).values
-        self.transition.set_range(low, high)
         if isinstance(self.termination, LearnedTermination):
             self.termination.normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
-        if self.hparams["margin_weight"] > 0:
-            self.row_margins = self._margins(data).to(self.random.device)
 
     def _margins(self, data: Any) -> Tensor:
         """The margin asked of each training row, ``(N,)``; none is asked of the demonstrations, which come first."""

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_modules.random_stream import RandomStream
+from lit_modules.rows import follows
 from zoo.policy import Policy
 
 NAMES = ("dataset", "cloning", "cloning_noise", "uniform")
@@ -102,7 +103,8 @@ class RecordedActions:
     def __init__(self, tables: list[TensorDict], device: torch.device | str = "cpu") -> None:
         """
         Args:
-            tables: the training tables in the order of the global row ids, each sorted by episode and step.
+            tables: the training tables in the order of the global row ids, each sorted by episode and step. A step
+                that was left out ends what can be followed, like the end of an episode.
             device: where look-ups happen.
         """
         self.actions = torch.cat([table["action"] for table in tables]).to(device)
@@ -110,7 +112,7 @@ class RecordedActions:
         offset = 0
         for table in tables:
             last = torch.ones(len(table), dtype=torch.bool)
-            last[:-1] = table["episode"][1:] != table["episode"][:-1]
+            last[:-1] = ~follows(table, 1)
             positions = torch.nonzero(last).squeeze(-1) + offset
             ends.append(positions[torch.searchsorted(positions, torch.arange(offset, offset + len(table)))])
             offset += len(table)

@@ -36,6 +36,16 @@ def concatenate(parts: Sequence[TensorDict], dim: int = 0) -> TensorDict:
     return cast(TensorDict, torch.cat(list(parts), dim=dim))  # type: ignore[arg-type]
 
 
+def follows(table: TensorDict, steps: int) -> Tensor:
+    """Whether the row ``steps`` further down comes so many steps later in the same episode, ``(N - steps,)`` bool.
+
+    Not so across the end of an episode, nor where rows in between were left out of the data.
+    """
+    count = len(table) - steps
+    same = table["episode"][steps:] == table["episode"][:count]
+    return same & (table["step"][steps:] - table["step"][:count] == steps)
+
+
 def draw_starts(data: Any, count: int, expert_share: float, random: RandomStream) -> TensorDict:
     """Random recorded states to start roll-outs from: ``observation`` and global ``row``, ``(count, ...)``.
 

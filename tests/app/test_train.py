@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import warnings
 from pathlib import Path
 
-import gymnasium
-import minari
-import numpy as np
 import pytest
 import torch
-from minari.data_collector import EpisodeBuffer
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -23,76 +19,8 @@ from app.errors import UserError
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.simulator_policy import SimulatorPolicy
 from zoo import Policy, Simulator
-from zoo.episodes import random_actions, run_episodes
-from zoo.tasks import get_task
 
-EXPERIMENTS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
-TINY = [
-    "--behaviour_cloning.updates=100",
-    "--behaviour_cloning.model.hidden_sizes=[8]",
-    "--simulator.updates=100",
-    "--simulator.expert_rows=16",
-    "--simulator.all_rows=42",
-    "--simulator.model.pretraining_updates=50",
-    "--simulator.model.transition_hidden_sizes=[8,8]",
-    "--simulator.model.reward_hidden_sizes=[8]",
-    "--simulator.model.starts=8",
-    "--policy.updates=100",
-    "--policy.model.compile=never",
-    "--policy.expert_rows=16",
-    "--policy.all_rows=16",
-    "--policy.model.batch_size=16",
-    "--policy.model.hidden_sizes=[8]",
-    "--policy.model.starts=20",
-    "--policy.model.validation_horizon=20",
-    "--evaluation.episodes=2",
-    "--evaluation.curve_points=2",
-    "--evaluation.curve_episodes=1",
-    "--accelerator=cpu",
-]
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Minari datasets ``tiny/hopper/{expert,other}-v0`` of uniformly random actions."""
-    root = tmp_path_factory.mktemp("minari")
-    task = get_task("hopper")
-    space = task.make().action_space
-    assert isinstance(space, gymnasium.spaces.Box)
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setenv("MINARI_DATASETS_PATH", str(root))
-        for name, seed, episodes in (("expert", 0, 6), ("other", 100, 12)):
-            recorded = run_episodes(task.make, random_actions(space, seed), episodes, seed=seed)
-            buffers = []
-            for index, episode in enumerate(recorded):
-                flags = np.zeros(len(episode), dtype=bool)
-                terminations, truncations = flags.copy(), flags.copy()
-                terminations[-1], truncations[-1] = episode.terminated, episode.truncated
-                buffers.append(
-                    EpisodeBuffer(
-                        id=index,
-                        observations=episode.observations,
-                        actions=episode.actions,
-                        rewards=episode.rewards,
-                        terminations=terminations,
-                        truncations=truncations,
-                    )
-                )
-            minari.create_dataset_from_buffers(
-                f"tiny/hopper/{name}-v0",
-                buffers,
-                env="Hopper-v5",
-                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32),
-            )
-    return root
-
-
-@pytest.fixture
-def tiny(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
-    data = ["--expert", "tiny/hopper/expert-v0", "--diverse", "tiny/hopper/other-v0", "--demonstrations", "3"]
-    return ["train", "hopper", *data, *TINY]
+METHODS = sorted((Path(__file__).parents[2] / "configs" / "train" / "methods").glob("*.yaml"))
 
 
 def test_train_runs_every_stage_and_continues_an_interrupted_run(
@@ -180,10 +108,19 @@ def test_tasks_share_one_set_of_settings(task: str) -> None:
     assert ours == defaults
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiments_can_be_read(path: Path) -> None:
-    resolved = resolve(load_configuration(str(path)), "full", {"data.expert": "a/b-v0"}, ["--task=hopper"])
-    assert resolved.task == "hopper"
+@pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)
+def test_methods_are_found_by_file_and_by_name(path: Path) -> None:
+    by_file, by_name = (
+        resolve(load_configuration(source), "full", {"data.expert": "a/b-v0"}, ["--task=hopper"])
+        for source in (str(path), f"methods/{path.stem}")
+    )
+    assert by_file.task == "hopper" and by_file == by_name
+
+
+def test_the_configuration_in_a_run_folder_can_be_trained_again(tmp_path: Path) -> None:
+    first = resolve(load_configuration("hopper"), "small", {}, ["--policy.updates=7"])
+    OmegaConf.save(first, tmp_path / "config.yaml")
+    assert resolve(load_configuration(str(tmp_path / "config.yaml")), "full", {}, []) == first
 
 
 def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
@@ -215,6 +152,14 @@ def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
         ("base: hopper\npolicy: {model: {reward_every: 3}}\n", "unknown setting policy.model.reward_every"),
         ("base: bad.yaml\n", "in turn based on this file"),
         ("- 1\n", "must hold a mapping"),
+        ("base: hopper\npolicy: 3\n", "policy is a group of settings"),
+        ("base: hopper\nsimulator: {model: 3}\n", "simulator.model is a group of settings"),
+        ("base: hopper\nstages: [behaviour_clonning]\n", "did you mean 'behaviour_cloning'"),
+        ("base: hopper\nstages: [simulator]\n", "list them from the first on"),
+        ("base: hopper\nstages: [behaviour_cloning, policy]\n", "list them from the first on"),
+        ("base: hopper\nstages: []\n", "list them from the first on"),
+        ("base: hopper\nstages: policy\n", "list them from the first on"),
+        ("base: hopper\nbehaviour_cloning: {rows: some}\n", "choose one of expert, all"),
     ],
 )
 def test_bad_configurations_are_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -222,6 +167,37 @@ def test_bad_configurations_are_refused(text: str, message: str, tmp_path: Path)
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         resolve(load_configuration(str(path)), "full", {}, [])
+
+
+def test_a_baseline_stops_after_cloning_everything(tiny: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ["--stages=[behaviour_cloning]", "--behaviour_cloning.rows=all", "--out", str(out)]
+    assert command.main([*tiny, *words]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert set(metrics["stages"]) == {"behaviour_cloning"} and not {"policy", "curve"} & set(metrics)
+    assert metrics["share_of_expert"] == metrics["behaviour_cloning"]["mean"] / metrics["expert"]["mean"]
+    assert "this run trained no policy" in (out / "report.html").read_text()
+    assert not (out / "simulator.safetensors").exists() and not (out / "diagnostics.json").exists()
+    cloned = BehaviourCloning.load_from_checkpoint(out / "behaviour_cloning" / "last.ckpt", weights_only=True)
+    assert cloned.hparams["rows"] == "all"
+
+
+def test_a_run_may_stop_with_the_simulator(tiny: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    # All updates before the game, so that the reward is never trained
+    words = ["--simulator.model.pretraining_updates=100", "--evaluation.reward_histograms=true"]
+    stages = "--stages=[behaviour_cloning,simulator]"
+    assert command.main([*tiny, stages, *words, "--seeds=0", "--out", str(out)]) == 0
+    metrics = json.loads((out / "seed0" / "metrics.json").read_text())
+    assert set(metrics["stages"]) == {"behaviour_cloning", "simulator"} and "policy" not in metrics
+    assert [point["update"] for point in metrics["curve"]] == [0]
+    diagnostics = json.loads((out / "seed0" / "diagnostics.json").read_text())
+    assert "behaviour cloning" in diagnostics["reward_histograms"] and "policy" not in diagnostics["uncertainty"]
+    assert "policy" not in json.loads((out / "metrics.json").read_text())
+    assert set(metrics["reward_rank_correlation"]) == {"expert", "diverse"}
+    rewards = json.loads((out / "seed0" / "reward_histograms.json").read_text())
+    assert set(rewards["before"]) == {"expert", "diverse", "random"} and len(rewards["before"]["random"]) == 2000
+    assert rewards["before"] == rewards["after"]
 
 
 def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def table(*size: int) -> TensorDict:
             "next": {"observation": torch.randn(*size, SIZE), "terminated": torch.rand(*size, 1) < 0.2},
             "row": torch.randint(100, size),
             "episode": torch.zeros(size, dtype=torch.long),
+            "step": torch.arange(size[-1]).expand(size),
         },
         batch_size=list(size),
     )

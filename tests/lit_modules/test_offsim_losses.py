@@ -8,6 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from lit_modules.diagnostics import segments
 from lit_modules.offsim import OffSim
 from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.random_stream import RandomStream
@@ -42,6 +43,7 @@ def table(rows: int, episode_length: int = 1000) -> TensorDict:
             "next": {"observation": torch.randn(rows, 3), "terminated": torch.zeros(rows, 1, dtype=torch.bool)},
             "row": torch.arange(rows),
             "episode": torch.arange(rows) // episode_length,
+            "step": torch.arange(rows) % episode_length,
         },
         batch_size=[rows],
     )
@@ -231,6 +233,14 @@ def test_recorded_actions_never_cross_an_episode_or_a_table() -> None:
     actions, running = recorded.following(torch.arange(7), 2)
     assert running.tolist() == [[True] * 7, [True, False, True, False, True, True, False]]
     torch.testing.assert_close(actions[1][running[1]], torch.cat([first["action"][[1, 3]], second["action"][[1, 2]]]))
+
+
+def test_a_step_that_was_left_out_ends_recorded_actions_and_stretches() -> None:
+    thinned = table(8)[[0, 2, 4, 5, 6]]
+    _, running = RecordedActions([thinned]).following(torch.arange(5), 3)
+    assert running.tolist() == [[True] * 5, [False, False, True, True, False], [False, False, True, False, False]]
+    assert segments(thinned, 1).tolist() == [0, 1, 2, 3, 4]
+    assert segments(thinned, 2).tolist() == [2, 3] and segments(thinned, 3).tolist() == [2]
 
 
 def test_bootstrap_is_a_fixed_sample_of_its_own_for_each_member() -> None:

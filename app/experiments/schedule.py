@@ -1,0 +1,123 @@
+"""What is left to do of an experiment, and doing it: several processes at a time, each stage once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from omegaconf import DictConfig
+
+from app.experiments.grid import Run
+from app.experiments.shared import shared_stages_of
+from app.experiments.state import clear_failure, is_done, note_failure
+from app.pipeline import say
+from app.run_folder import claim_folder, finished_stages
+
+STAGES_FOLDER = "stages"
+POLL_SECONDS = 0.2  # between looks at running processes
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A shared stage, or what is left of a run once the stages it shares are there.
+
+    Attributes:
+        name: its folder below the experiment's.
+        folder: where it works.
+        configuration: whose the folder is.
+        needs: names of the units that must be done before.
+    """
+
+    name: str
+    folder: Path
+    configuration: DictConfig
+    needs: tuple[str, ...]
+
+
+class Process(Protocol):
+    """A unit at work."""
+
+    def poll(self) -> int | None:
+        """The exit status; ``None`` while it runs."""
+
+    def end(self) -> None:
+        """Stop it and wait until it is gone."""
+
+
+def plan(runs: Sequence[Run], out: Path) -> list[Unit]:
+    """What is left to do, in the order of the runs, each stage right before the first run that needs it."""
+    units: dict[str, Unit] = {}
+    for run in runs:
+        folder = out / run.name
+        if is_done(folder):
+            continue
+        needs: list[str] = []
+        for stage in shared_stages_of(run.configuration, out / STAGES_FOLDER):
+            if stage.name in finished_stages(folder) or stage.seconds() is not None:
+                continue
+            name = stage.folder.relative_to(out).as_posix()
+            if name not in units:
+                units[name] = Unit(name, stage.folder, stage.configuration, tuple(needs))
+            needs.append(name)
+        units[run.name] = Unit(run.name, folder, run.configuration, tuple(needs))
+    return list(units.values())
+
+
+def carry_out(units: Sequence[Unit], jobs: int, start: Callable[[Unit], Process]) -> list[Unit]:
+    """Do all units, ``jobs`` at a time; a failure stops only what needs it.
+
+    Whatever ends this, an interruption included, ends the processes that are still at work.
+
+    Args:
+        units: from :func:`plan`.
+        jobs: processes at a time.
+        start: starts the process of a unit.
+
+    Returns:
+        The units that failed; in the folder of each a note says why.
+    """
+    waiting, done, failed = list(units), set[str](), dict[str, Unit]()
+    running: dict[str, tuple[Unit, Process, float]] = {}
+    for unit in units:
+        clear_failure(unit.folder)  # of an earlier command
+    try:
+        while waiting or running:
+            for unit in [unit for unit in waiting if failed.keys() & set(unit.needs)]:
+                waiting.remove(unit)
+                failed[unit.name] = unit
+                claim_folder(unit.configuration, unit.folder)
+                note_failure(
+                    unit.folder, f"it needs {next(name for name in unit.needs if name in failed)}, which failed"
+                )
+            ready = [unit for unit in waiting if done >= set(unit.needs)]
+            for unit in ready[: jobs - len(running)]:
+                waiting.remove(unit)
+                claim_folder(unit.configuration, unit.folder)
+                say(f"{_progress(done, failed, units)} {unit.name}: started")
+                running[unit.name] = (unit, start(unit), time.monotonic())
+            for unit, process, started in list(running.values()):
+                status = process.poll()
+                if status is None:
+                    continue
+                del running[unit.name]
+                minutes = (time.monotonic() - started) / 60
+                if status == 0:
+                    done.add(unit.name)
+                    say(f"{_progress(done, failed, units)} {unit.name}: done after {minutes:.1f} minutes")
+                else:
+                    failed[unit.name] = unit
+                    reason = note_failure(unit.folder, status=status)
+                    say(f"{_progress(done, failed, units)} {unit.name}: FAILED after {minutes:.1f} minutes: {reason}")
+            if running:
+                time.sleep(POLL_SECONDS)
+    finally:
+        for _, process, _ in running.values():
+            process.end()
+    return list(failed.values())
+
+
+def _progress(done: set[str], failed: dict[str, Unit], units: Sequence[Unit]) -> str:
+    return f"[{len(done) + len(failed)}/{len(units)}]"

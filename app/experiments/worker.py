@@ -1,0 +1,54 @@
+"""One piece of an experiment in a process of its own: ``python -m app.experiments.worker FOLDER STAGES``.
+
+FOLDER holds the ``config.yaml`` of a run, or of a shared stage if it lies in STAGES, the folder of all of those.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from app.allocator import keep_freed_memory
+from app.errors import UserError
+from app.experiments.shared import shared_stages_of, take_over
+from app.main import quiet_libraries
+from app.pipeline import finish
+from app.run_folder import finished_stages
+from app.train import train_stage
+from datamodules import DataError
+
+
+def work(folder: Path, stages: Path) -> None:
+    """Do what is left to do in a folder: take over shared stages, train the others, and evaluate a run.
+
+    Raises:
+        RuntimeError: if a shared stage before this one is not finished.
+    """
+    configuration = OmegaConf.load(folder / "config.yaml")
+    assert isinstance(configuration, DictConfig)
+    for stage in shared_stages_of(configuration, stages):
+        if stage.folder != folder and stage.name not in finished_stages(folder):
+            take_over(stage, folder)
+    for name in configuration.stages:
+        if name not in finished_stages(folder):
+            train_stage(configuration, folder, name)
+    if folder.parent != stages:
+        finish(configuration, folder)
+
+
+def main() -> int:
+    """Carry out the command line; returns the exit status."""
+    quiet_libraries()
+    keep_freed_memory()
+    try:
+        work(Path(sys.argv[1]), Path(sys.argv[2]))
+    except (UserError, DataError) as error:
+        print(f"offsim: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pages of results, written from the files of an experiment's runs."""

@@ -1,0 +1,119 @@
+"""What the seeds of one variant say together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from app.experiments.goals import Goal
+from app.experiments.grid import Experiment
+from app.results.rows import Row
+from app.statistics import interquartile_interval
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """Results of a variant on a task over its finished seeds; NaN where there is nothing to tell.
+
+    Attributes:
+        task: name.
+        variant: name.
+        demonstrations: number of expert episodes.
+        finished: number of finished seeds.
+        planned: number of seeds.
+        mean: of the return.
+        minimum: of the return.
+        spread: standard deviation of the return over seeds (of the sample); NaN for one seed.
+        share: mean share of the expert's return.
+        share_minimum: its minimum.
+        share_middle: its interquartile mean.
+        interval: 95% bootstrap interval of that over seeds.
+    """
+
+    task: str
+    variant: str
+    demonstrations: int
+    finished: int
+    planned: int
+    mean: float
+    minimum: float
+    spread: float
+    share: float
+    share_minimum: float
+    share_middle: float
+    interval: tuple[float, float]
+
+
+def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
+    """One for each number of demonstrations, task and variant, in this order."""
+    results = []
+    for count, task, variant in product(experiment.demonstrations, experiment.tasks, experiment.variants):
+        own = matching(rows, task, variant, count)
+        returns, shares = values(own, "policy_mean"), values(own, "share_of_expert")
+        middle, interval = interquartile_interval(shares) if len(shares) else (math.nan, [math.nan, math.nan])
+        results.append(
+            Aggregate(
+                task=task,
+                variant=variant,
+                demonstrations=count,
+                finished=len(own),
+                planned=len(experiment.seeds),
+                mean=mean(returns),
+                minimum=float(returns.min()) if len(returns) else math.nan,
+                spread=float(returns.std(ddof=1)) if len(returns) > 1 else math.nan,
+                share=mean(shares),
+                share_minimum=float(shares.min()) if len(shares) else math.nan,
+                share_middle=middle,
+                interval=(interval[0], interval[1]),
+            )
+        )
+    return results
+
+
+def matching(rows: Sequence[Row], task: str, variant: str, demonstrations: int) -> list[Row]:
+    """The rows of one variant on one task."""
+    wanted = (task, variant, demonstrations)
+    return [row for row in rows if (row["task"], row["method"], row["demonstrations"]) == wanted]
+
+
+def values(rows: Sequence[Row], name: str) -> Any:
+    """A figure of each row that has it, ``(N,)``."""
+    return np.array([row[name] for row in rows if row.get(name) is not None], dtype=np.float64)
+
+
+def mean(found: Any) -> float:
+    """NaN of nothing."""
+    return float(found.mean()) if len(found) else math.nan
+
+
+def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, float, float]]:
+    """A goal on each task and number of demonstrations that it is about.
+
+    Returns:
+        The variant's aggregate, its share of the expert, and the share that it should reach or exceed.
+    """
+    judged = []
+    for result in results:
+        scope = (goal.task in (None, result.task), goal.demonstrations in (None, result.demonstrations))
+        if result.variant != goal.variant or not all(scope):
+            continue
+        wanted = goal.share_of_expert
+        if wanted is None:
+            (rival,) = (
+                other
+                for other in results
+                if (other.task, other.demonstrations, other.variant)
+                == (result.task, result.demonstrations, goal.better_than)
+            )
+            wanted = _statistic(rival, goal.statistic)
+        judged.append((result, _statistic(result, goal.statistic), wanted))
+    return judged
+
+
+def _statistic(result: Aggregate, name: str) -> float:
+    return {"mean": result.share, "min": result.share_minimum, "interquartile_mean": result.share_middle}[name]

@@ -1,0 +1,62 @@
+"""The page that compares methods: their share of the expert's return on every task."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from app.results import figures
+from app.results.aggregate import matching, values
+from app.results.evidence import Evidence
+from app.results.tables import format_number, percent, table
+
+
+def sections(evidence: Evidence) -> list[str]:
+    """The table of returns."""
+    return [returns(evidence)]
+
+
+def drawn(evidence: Evidence) -> dict[str, Figure]:
+    """Shares of the expert's return: rows for numbers of demonstrations, columns for tasks."""
+    experiment = evidence.experiment
+    panels = {
+        _demonstrations(count): {
+            task: {
+                variant: values(matching(evidence.rows, task, variant, count), "share_of_expert")
+                for variant in experiment.variants
+            }
+            for task in experiment.tasks
+        }
+        for count in experiment.demonstrations
+    }
+    return {"": figures.share_bars(panels)}
+
+
+def returns(evidence: Evidence) -> str:
+    """Markdown: a table of the returns of every variant."""
+    rows = []
+    for result in evidence.results:
+        amounts = (result.mean, result.minimum, result.spread)
+        low, high = (percent(bound) for bound in result.interval)
+        rows.append(
+            [
+                str(result.demonstrations),
+                result.task,
+                result.variant,
+                *(format_number(round(each, 1)) for each in amounts),
+                percent(result.share),
+                f"{percent(result.share_middle)} [{low}, {high}]" if result.finished else percent(result.share_middle),
+                f"{result.finished} of {result.planned}",
+            ]
+        )
+    head = ["demonstrations", "task", "variant", "mean return", "lowest", "spread", "share of expert"]
+    head += ["interquartile mean of the share", "seeds"]
+    return (
+        "## Returns in the real task\n\n"
+        "Every figure is about the last policy of a run, never the best of it. Lowest and spread (standard deviation) "
+        "are over seeds; the interval is the 95% bootstrap interval of the interquartile mean over seeds, which drops "
+        "nothing of up to three.\n\n" + table(head, rows)
+    )
+
+
+def _demonstrations(count: int) -> str:
+    return f"{count} demonstration{'s' if count > 1 else ''}"

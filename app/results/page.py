@@ -1,0 +1,135 @@
+"""A result page: Markdown, the rows it is made of as JSON, and its figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from app.errors import UserError
+from app.experiments.goals import Goal
+from app.experiments.grid import Experiment
+from app.results import ablation, figures, headline, simulators
+from app.results.aggregate import judge
+from app.results.evidence import Evidence, gather
+from app.results.tables import format_number, hours, percent, table
+from app.run_folder import write_whole
+
+KINDS: dict[str, ModuleType] = {"headline": headline, "ablation": ablation, "simulator": simulators}
+MARK = "<!-- Written by `offsim experiment`: change the experiment, not this file. -->"
+
+
+def write_page(experiment: Experiment, out: Path, command: str, file: str, folder: Path) -> Path:
+    """Write ``FILE.md``, ``FILE.json`` and ``FILE*.png`` from what is finished of an experiment.
+
+    Args:
+        experiment: what was asked for.
+        out: its folder.
+        command: what makes these results.
+        file: stem of the files.
+        folder: where they go.
+
+    Returns:
+        The Markdown file.
+
+    Raises:
+        UserError: if there is a page of that name that was not written here.
+    """
+    path = folder / f"{file}.md"
+    if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
+        raise UserError(f"{path} was not written by this command: choose another --page, or another `file` in the YAML")
+    evidence = gather(experiment, out)
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = KINDS[experiment.page]
+    images = []
+    if evidence.rows:
+        for suffix, figure in kind.drawn(evidence).items():
+            images.append(f"{file}{suffix}.png")
+            figures.save(figure, folder / images[-1])
+    parts = [
+        MARK,
+        f"# {experiment.title}",
+        experiment.question,
+        _facts(evidence, command),
+        _goals(evidence),
+        *(f"![{experiment.title}]({name})" for name in images),
+        *kind.sections(evidence),
+        _variants(experiment),
+        _unfinished(evidence),
+    ]
+    write_whole(folder / f"{file}.json", json.dumps(evidence.rows, indent=1) + "\n")
+    write_whole(path, "\n\n".join(part for part in parts if part) + "\n")
+    return path
+
+
+def _facts(evidence: Evidence, command: str) -> str:
+    """Command, how much of it is finished, cost, data and versions."""
+    found = evidence.metrics()
+    lines = [f"`{command}`, written by the same with `--page`.", ""]
+    lines.append(f"- finished: {len(found)} of {len(evidence.states)} runs")
+    lines.append(f"- cost of these: {hours(evidence.seconds())} of computing, stages that runs share counted once")
+    used = {(row["role"], row["id"], row["sha256"]) for metrics in found for row in metrics["data"]}
+    lines += [f"- {role} data: `{name}`, SHA-256 {sha[:12]}" for role, name, sha in sorted(used, reverse=True)]
+    versions = sorted(
+        {f"{name} {each[name]}" for each in (m["versions"] for m in found) for name in ("offsim", "torch")}
+    )
+    lines += [f"- with {', '.join(versions)}"] if versions else []
+    return "\n".join(lines)
+
+
+def _goals(evidence: Evidence) -> str:
+    goals = evidence.experiment.goals
+    if not goals:
+        return ""
+    rows = [row for goal in goals for row in _judged(goal, evidence)]
+    return "## Goals\n\n" + table(["goal", "task", "demonstrations", "found", "outcome", "seeds"], rows)
+
+
+def _judged(goal: Goal, evidence: Evidence) -> list[list[str]]:
+    statistic = goal.statistic.replace("_", " ")
+    target = (
+        f"better than {goal.better_than}" if goal.better_than else f"at least {percent(goal.share_of_expert or 0.0)}"
+    )
+    rows = []
+    for result, share, wanted in judge(goal, evidence.results):
+        met = share > wanted if goal.better_than else share >= wanted
+        if math.isnan(share) or math.isnan(wanted):
+            outcome = "open"
+        else:
+            outcome = "met" if met else f"missed by {percent(wanted - share).removesuffix('%')} points"
+        seeds = f"{result.finished} of {result.planned}"
+        words = f"{statistic} of {goal.variant} {target}"
+        rows.append([words, result.task, format_number(result.demonstrations), percent(share), outcome, seeds])
+    return rows
+
+
+def _variants(experiment: Experiment) -> str:
+    rows = [[name, ", ".join(_flat(settings)) or "nothing"] for name, settings in experiment.variants.items()]
+    return "## What each variant changes\n\n" + table(["variant", "settings"], rows)
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> list[str]:
+    """``{a: {b: 1}} -> ['`a.b: 1`']``."""
+    words: list[str] = []
+    for key, value in settings.items():
+        inside = isinstance(value, dict) and value
+        words += _flat(value, f"{prefix}{key}.") if inside else [f"`{prefix}{key}: {json.dumps(value)}`"]
+    return words
+
+
+def _unfinished(evidence: Evidence) -> str:
+    """Which runs failed, and which are not there yet."""
+    parts = []
+    failed = [f"- {run.name}: {state.note}" for run, state in evidence.states.items() if state.kind == "failed"]
+    if failed:
+        parts.append("## Failed runs\n\n" + "\n".join(failed))
+    other = [
+        f"- {run.name}{f': {state.note}' if state.note else ''}"
+        for run, state in evidence.states.items()
+        if state.kind not in ("done", "failed")
+    ]
+    if other:
+        parts.append(f"## Missing: {len(other)} of {len(evidence.states)} runs\n\n" + "\n".join(other))
+    return "\n\n".join(parts)

@@ -1,0 +1,94 @@
+"""One row of figures for each finished run, from the files in its folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from app.experiments.grid import Run
+
+Row = dict[str, Any]
+DATA = ("expert", "diverse")
+STEPS = (1, 50)  # open-loop steps that are reported
+COVERAGES = (0.5, 0.9)  # central intervals whose observed coverage is reported
+LOGGED = ("one_step", "open_loop")  # held-out errors that the simulator stage logs, also before its game
+
+
+def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
+    """The figures of a finished run; ``None`` for what it did not measure.
+
+    Args:
+        run: of the experiment.
+        folder: of the run.
+        metrics: content of its ``metrics.json``.
+
+    Returns:
+        ``task``, ``method``, ``demonstrations``, ``seed``; ``expert_mean``, ``behaviour_cloning_mean`` and
+        ``policy_mean``, mean returns in the real task, the last being that of the policy which the run ends with;
+        ``share_of_expert``; of the end of its curve ``simulator_return`` and ``real_learned_return``, both in learned
+        reward; ``wall_seconds``; ``verdict``, if there is one; and what :func:`simulator_figures` returns.
+    """
+    last = metrics.get("policy") or metrics["behaviour_cloning"]
+    end = (metrics.get("curve") or [{}])[-1]
+    row: Row = {
+        "task": run.task,
+        "method": run.variant,
+        "demonstrations": run.demonstrations,
+        "seed": run.seed,
+        "expert_mean": metrics["expert"]["mean"],
+        "behaviour_cloning_mean": metrics["behaviour_cloning"]["mean"],
+        "policy_mean": last["mean"],
+        "share_of_expert": metrics["share_of_expert"],
+        "simulator_return": end.get("simulator_return"),
+        "real_learned_return": end.get("real_learned_return"),
+        "wall_seconds": metrics["wall_seconds"],
+    }
+    if "verdict" in metrics:
+        row["verdict"] = metrics["verdict"]
+    row |= simulator_figures(folder, metrics)
+    # JSON knows no other numbers
+    return {key: None if isinstance(each, float) and not math.isfinite(each) else each for key, each in row.items()}
+
+
+def simulator_figures(folder: Path, metrics: Mapping[str, Any]) -> Row:
+    """How good a run's Simulator is on held-out ``expert`` and ``diverse`` data.
+
+    Returns:
+        For each kind of data: ``one_step_*`` and ``open_loop_*``, errors after the simulator stage, and
+        ``*_before_game`` before its game; ``error_1_*`` and ``error_50_*``, open-loop errors of the finished Simulator
+        after so many steps; ``inside_50_*`` and ``inside_90_*``, coverage of its intervals; ``reward_rank_*``, rank
+        correlation of learned and true reward.
+    """
+    logged = last_values(folder / "simulator" / "metrics.csv")
+    path = folder / "diagnostics.json"
+    diagnostics = json.loads(path.read_text()) if path.is_file() else {}
+    by_step, calibration = diagnostics.get("open_loop_error", {}), diagnostics.get("calibration", {})
+    ranks = metrics.get("reward_rank_correlation") or {}
+    found: Row = {}
+    for data in DATA:
+        for name in LOGGED:
+            for suffix in ("", "_before_game"):
+                found[f"{name}_{data}{suffix}"] = logged.get(f"validation/{data}_held_out/{name}{suffix}")
+        errors = dict(zip(by_step.get("steps", ()), by_step.get("normalized_error", {}).get(data, ()), strict=False))
+        found |= {f"error_{step}_{data}": errors.get(step) for step in STEPS}
+        inside = calibration.get("observed", {}).get(data, ())
+        observed = dict(zip(calibration.get("nominal", ()), inside, strict=False))
+        found |= {f"inside_{round(100 * level)}_{data}": observed.get(level) for level in COVERAGES}
+        found[f"reward_rank_{data}"] = ranks.get(data)
+    return found
+
+
+def last_values(path: Path) -> dict[str, float]:
+    """The last finite value of every column of a log of Lightning's; empty if there is none."""
+    values: dict[str, float] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, cell in row.items():
+                    if cell and math.isfinite(value := float(cell)):
+                        values[name] = value
+    return values

@@ -1,0 +1,71 @@
+"""The folder of a run: whose it is, and which stages in it are done."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from app.errors import UserError
+
+SHARED = "shared"  # key in stages.json beside those of the stages
+
+
+def claim_folder(configuration: DictConfig, folder: Path) -> None:
+    """Make a run folder this configuration's, unless it is another's.
+
+    Raises:
+        UserError: saying what the folder holds.
+    """
+    saved = folder / "config.yaml"
+    if holds_another(configuration, folder):
+        raise UserError(
+            f"{folder} holds a run with another configuration: choose another --out, or repeat that run's command "
+            "to continue it"
+        )
+    if not saved.exists() and folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and holds no run: choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(saved, OmegaConf.to_yaml(configuration))
+
+
+def holds_another(configuration: DictConfig, folder: Path) -> bool:
+    """Whether a folder is that of a run with another configuration."""
+    saved = folder / "config.yaml"
+    return saved.exists() and saved.read_text() != OmegaConf.to_yaml(configuration)
+
+
+def finished_stages(folder: Path) -> dict[str, float]:
+    """Seconds that each finished stage of a run took, shared ones included."""
+    return {name: seconds for name, seconds in _noted(folder).items() if name != SHARED}
+
+
+def shared_stages(folder: Path) -> dict[str, str]:
+    """For each stage of a run that was trained once for several runs, the folder it was trained in."""
+    return dict(_noted(folder).get(SHARED, {}))
+
+
+def note_stage(folder: Path, name: str, seconds: float, shared: str | None = None) -> None:
+    """Record that a stage of a run is done; ``shared`` names the folder it was trained in for several runs."""
+    noted = {**_noted(folder), name: round(seconds, 1)}
+    if shared is not None:
+        noted[SHARED] = {**noted.get(SHARED, {}), name: shared}
+    write_whole(folder / "stages.json", json.dumps(noted))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file so that it is never seen half-written, whatever interrupts it."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _noted(folder: Path) -> dict[str, Any]:
+    path = folder / "stages.json"
+    return dict(json.loads(path.read_text())) if path.exists() else {}

@@ -1,0 +1,263 @@
+"""Pages of results, from hand-written runs with figures worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from app import main as command
+from app.errors import UserError
+from app.experiments.grid import Experiment, load_experiment
+from app.results.aggregate import aggregate, judge
+from app.results.evidence import gather
+from app.results.page import MARK, write_page
+from app.results.rows import last_values
+from app.run_folder import claim_folder
+
+# Returns of the policy by variant and seed; the expert returns 2000 on hopper
+RETURNS = {"good": {0: 1900.0, 1: 1700.0, 2: 1200.0}, "bad": {0: 400.0, 1: 600.0}}
+GOALS = [
+    {"variant": "good", "share_of_expert": 0.75},
+    {"variant": "good", "share_of_expert": 0.75, "statistic": "min"},
+    {"variant": "good", "better_than": "bad"},
+    {"variant": "bad", "share_of_expert": 0.5, "task": "ant"},
+]
+
+
+def write_log(folder: Path) -> None:
+    """The log of a simulator stage: two validations, and rows of training without their figures."""
+    names = [
+        f"validation/{data}_held_out/{name}" for data in ("expert", "diverse") for name in ("one_step", "open_loop")
+    ]
+    names += [f"{name}_before_game" for name in names]
+    folder.mkdir()
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["step", "train/loss", *names])
+        writer.writeheader()
+        writer.writerow({"step": 0, **dict.fromkeys(names, 9.0)})
+        writer.writerow({"step": 1, **{name: 0.5 + 0.25 * name.endswith("game") for name in names}})
+        writer.writerow({"step": 2, "train/loss": 3.0})
+
+
+def make_run(experiment: Experiment, out: Path, name: str, returned: float, shared: str | None) -> None:
+    (run,) = (run for run in experiment.runs if run.name == name)
+    folder = out / name
+    claim_folder(run.configuration, folder)
+    metrics: dict[str, Any] = {
+        "task": run.task,
+        "seed": run.seed,
+        "data": [{"role": "expert", "id": "some/hopper/expert-v0", "sha256": "ab12" * 16}],
+        "versions": {"offsim": "0.1.0", "torch": "2.9.1"},
+        "stages": {"behaviour_cloning": 100.0, "policy": 500.0},
+        "wall_seconds": 700.0,
+        "expert": {"mean": 2000.0},
+        "behaviour_cloning": {"mean": 1000.0},
+        "policy": {"mean": returned},
+        "share_of_expert": returned / 2000.0,
+        "reward_rank_correlation": {"expert": 0.4, "diverse": None},
+        "curve": [
+            {"update": 0, "simulator_return": 1.0, "real_learned_return": 2.0},
+            {"update": 9, "simulator_return": 30.0, "real_learned_return": 20.0},
+        ],
+        "verdict": "exploited",
+    }
+    if shared is not None:
+        metrics["shared_stages"] = {"behaviour_cloning": shared}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    (folder / "report.html").write_text("")
+    diagnostics = {
+        "open_loop_error": {"steps": [1, 5, 50], "normalized_error": {"expert": [0.1, 0.3, float("nan")]}},
+        "calibration": {"nominal": [0.5, 0.9], "observed": {"expert": [0.55, 0.85]}},
+    }
+    (folder / "diagnostics.json").write_text(json.dumps(diagnostics))
+    write_log(folder / "simulator")
+
+
+def make(tmp_path: Path, page: str = "headline", tasks: tuple[str, ...] = ("hopper", "ant")) -> tuple[Experiment, Path]:
+    content = {
+        "title": "Good against bad",
+        "question": "Which one?",
+        "page": page,
+        "file": "duel",
+        "tasks": list(tasks),
+        "demonstrations": [10],
+        "seeds": [0, 1, 2],
+        "goals": [goal for goal in GOALS if goal.get("task", tasks[0]) in tasks],
+        "settings": {"data": {"expert": "some/{task}/expert-v0"}},
+        "variants": {"good": {}, "bad": {"policy": {"updates": 3}}},
+    }
+    (tmp_path / "duel.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    experiment, out = load_experiment(str(tmp_path / "duel.yaml")), tmp_path / "out"
+    for variant, seeds in RETURNS.items():
+        for seed, returned in seeds.items():
+            name = f"hopper/{variant}/demonstrations10/seed{seed}"
+            make_run(experiment, out, name, returned, f"stage-{seed}" if seed < 2 else None)
+    failed = out / "hopper/bad/demonstrations10/seed2"
+    claim_folder(next(run for run in experiment.runs if run.name in str(failed)).configuration, failed)
+    (failed / "failure.json").write_text(json.dumps({"reason": "FloatingPointError: loss is not finite"}))
+    return experiment, out
+
+
+def test_aggregates_over_seeds(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    results = aggregate(experiment, gather(experiment, out).rows)
+    assert [(each.task, each.variant) for each in results] == [
+        ("hopper", "good"),
+        ("hopper", "bad"),
+        ("ant", "good"),
+        ("ant", "bad"),
+    ]
+    good, bad = results[:2]
+    assert (good.finished, good.planned, bad.finished) == (3, 3, 2)
+    assert (good.mean, good.minimum, bad.mean) == (1600.0, 1200.0, 500.0)
+    assert good.spread == pytest.approx((0.5 * (300**2 + 100**2 + 400**2)) ** 0.5)
+    assert good.share == pytest.approx(0.8) and good.share_middle == pytest.approx(0.8)
+    assert good.interval[0] == pytest.approx(0.6) and good.interval[1] == pytest.approx(0.95)
+    assert results[2].finished == 0 and results[2].mean != results[2].mean
+
+
+def test_goals_are_judged_on_every_task_in_their_scope(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    results = aggregate(experiment, gather(experiment, out).rows)
+    judged = [judge(goal, results) for goal in experiment.goals]
+    assert [len(each) for each in judged] == [2, 2, 2, 1]
+    assert [each[0][1:] for each in judged[:3]] == [
+        pytest.approx((0.8, 0.75)),
+        pytest.approx((0.6, 0.75)),
+        pytest.approx((0.8, 0.25)),
+    ]
+
+
+def test_rows_hold_what_each_run_found(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    write_page(experiment, out, "offsim experiment duel", "duel", out)
+    rows = json.loads((out / "duel.json").read_text())
+    assert len(rows) == 5
+    wanted = {
+        "task": "hopper",
+        "method": "good",
+        "demonstrations": 10,
+        "seed": 0,
+        "expert_mean": 2000.0,
+        "behaviour_cloning_mean": 1000.0,
+        "policy_mean": 1900.0,
+        "share_of_expert": 0.95,
+        "simulator_return": 30.0,
+        "real_learned_return": 20.0,
+        "wall_seconds": 700.0,
+        "verdict": "exploited",
+        "one_step_expert": 0.5,
+        "one_step_expert_before_game": 0.75,
+        "error_1_expert": 0.1,
+        "error_50_expert": None,  # not a number is no result
+        "error_1_diverse": None,
+        "inside_90_expert": 0.85,
+        "reward_rank_expert": 0.4,
+        "reward_rank_diverse": None,
+    }
+    assert {key: rows[0][key] for key in wanted} == wanted
+
+
+def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    text = write_page(experiment, out, "offsim experiment duel", "duel", out).read_text()
+    for line in (
+        "# Good against bad",
+        "Which one?",
+        "`offsim experiment duel`",
+        "- finished: 5 of 12 runs",
+        # 5 x 700 seconds, less the 2 x 100 of stages that were counted twice
+        "- cost of these: 55.0 minutes",
+        "- expert data: `some/hopper/expert-v0`, SHA-256 ab12ab12ab12",
+        "| 10 | hopper | good | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 3 of 3 |",
+        "| 10 | hopper | bad | 500 | 400 | 141.4 | 25.0% | 25.0% [20.0%, 30.0%] | 2 of 3 |",
+        "| 10 | ant | good | – | – | – | – | – | 0 of 3 |",
+        "| mean of good at least 75.0% | hopper | 10 | 80.0% | met | 3 of 3 |",
+        "| min of good at least 75.0% | hopper | 10 | 60.0% | missed by 15.0 points | 3 of 3 |",
+        "| mean of good better than bad | hopper | 10 | 80.0% | met | 3 of 3 |",
+        "| mean of bad at least 50.0% | ant | 10 | – | open | 0 of 3 |",
+        "| bad | `policy.updates: 3` |",
+        "- hopper/bad/demonstrations10/seed2: FloatingPointError: loss is not finite",
+        "## Missing: 6 of 12 runs",
+        "- ant/good/demonstrations10/seed0",
+        "![Good against bad](duel.png)",
+    ):
+        assert line in text, line
+    assert (out / "duel.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("page", "line", "images"),
+    [
+        (
+            "ablation",
+            "| 10 | hopper | good | 0.75 → 0.5 | 0.75 → 0.5 | 0.75 → 0.5 | 0.75 → 0.5 |",
+            {"duel.png", "duel-errors.png", "duel-rewards.png"},
+        ),
+        (
+            "simulator",
+            "| hopper | good | 10 | held-out expert | 0.1 [0.1, 0.1] | – | 0.55 [0.55, 0.55] | 0.85 [0.85, 0.85] | "
+            "0.4 [0.4, 0.4] | 3 of 3 |",
+            {"duel.png"},
+        ),
+    ],
+)
+def test_other_kinds_of_page(page: str, line: str, images: set[str], tmp_path: Path) -> None:
+    experiment, out = make(tmp_path, page, tasks=("hopper",))
+    rewards = {when: {"expert": [1.0, 2.0], "random": [0.0, 0.5]} for when in ("before", "after")}
+    (out / "hopper/good/demonstrations10/seed1/reward_histograms.json").write_text(json.dumps(rewards))
+    text = write_page(experiment, out, "offsim experiment duel", "duel", tmp_path / "page").read_text()
+    assert line in text.splitlines()
+    assert {path.name for path in (tmp_path / "page").glob("*.png")} == images
+
+
+def test_a_page_is_written_before_anything_is_finished(tmp_path: Path) -> None:
+    experiment, _ = make(tmp_path)
+    text = write_page(experiment, tmp_path / "nothing", "offsim experiment duel", "duel", tmp_path / "page").read_text()
+    assert "- finished: 0 of 12 runs" in text and "duel.png" not in text
+    assert json.loads((tmp_path / "page" / "duel.json").read_text()) == []
+
+
+def test_the_command_writes_pages_into_a_checkout_and_overwrites_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out = make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = ["experiment", "duel.yaml", "--out", str(out), "--page"]
+    assert command.main(words) == 0 and (out / "duel.md").exists()
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text("")
+    assert command.main(words) == 0
+    page = tmp_path / "docs" / "results" / "duel.md"
+    assert page.read_text().startswith(MARK)
+    assert command.main(words) == 0
+    page.write_text("years of thought")
+    assert command.main(words) == 2 and page.read_text() == "years of thought"
+    assert "was not written by this command" in capsys.readouterr().err
+
+
+def test_results_of_other_data_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    words = ["--expert", "other/{task}/expert-v0", "--diverse", "a/{task}-v0"]
+    assert command.main(["experiment", "duel.yaml", *words, "--page"]) == 0
+    text = (tmp_path / "runs/experiments/duel-other-expert-v0-a-v0/duel-other-expert-v0-a-v0.md").read_text()
+    assert "`offsim experiment duel.yaml --expert other/{task}/expert-v0 --diverse a/{task}-v0`" in text
+
+
+def test_last_values_of_a_log(tmp_path: Path) -> None:
+    assert last_values(tmp_path / "nothing.csv") == {}
+    (tmp_path / "metrics.csv").write_text("step,a,b\n0,1.0,nan\n1,,2.5\n2,3.0,nan\n")
+    assert last_values(tmp_path / "metrics.csv") == {"step": 2.0, "a": 3.0, "b": 2.5}
+
+
+def test_damaged_pages_are_not_taken_for_ours(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    (out / "duel.md").write_text("")
+    with pytest.raises(UserError, match="was not written by this command"):
+        write_page(experiment, out, "offsim experiment duel", "duel", out)
