@@ -9,7 +9,7 @@ from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.objectives import ClipPPOLoss
-from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
+from torchrl.objectives.value.functional import generalized_advantage_estimate
 
 from zoo.normalizer import Normalizer
 from zoo.policy import Policy
@@ -153,7 +153,7 @@ def advantages(
     # Selected, not multiplied: what comes after an end need not be finite
     reward, value = (torch.where(alive, each, 0.0) for each in (reward, values[:-1]))
     following = torch.where(stopped, 0.0, values[1:])
-    found = vec_generalized_advantage_estimate(
+    found = generalized_advantage_estimate(
         gamma, gae_lambda, *(each.T.unsqueeze(-1) for each in (value, following, reward, done, stopped))
     )
     advantage, target = (each.squeeze(-1).T for each in found)

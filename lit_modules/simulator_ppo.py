@@ -63,7 +63,7 @@ class SimulatorPPO(SimulatorPolicy):
         horizon: int = 250,
         starts: int = 64,
         epochs: int = 5,
-        minibatches: int = 32,
+        minibatches: int = 16,
         batch_size: int = 256,
         layer_norm: bool = True,
         gae_lambda: float = 0.95,
