@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from zoo import Policy
+from zoo import ModelFileError, Policy
 
 
 @pytest.fixture
@@ -74,3 +74,19 @@ def test_torchrl_actor_shares_the_parameters(policy: Policy) -> None:
     observation = torch.randn(3, 5)
     location = actor.get_dist(TensorDict({"observation": observation}, [3])).loc
     torch.testing.assert_close(location, policy(observation)[0])
+
+
+def test_controls_and_results_are_not_taken_for_one_another(policy: Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path / "result.safetensors")
+    assert not Policy.load(tmp_path / "result.safetensors").control
+    policy.control = True
+    policy.save(tmp_path / "control.safetensors")
+    with pytest.raises(ModelFileError, match="holds a control of `offsim diagnose`"):
+        Policy.load(tmp_path / "control.safetensors")
+    with pytest.raises(ModelFileError, match="holds no control"):
+        Policy.load(tmp_path / "result.safetensors", control=True)
+    loaded = Policy.load(tmp_path / "control.safetensors", control=True)
+    assert loaded.control
+    loaded.save(tmp_path / "again.safetensors")  # the mark stays
+    with pytest.raises(ModelFileError, match="control"):
+        Policy.load(tmp_path / "again.safetensors")
