@@ -12,6 +12,7 @@ SAC: Haarnoja et al. 2018. Choices where the paper is silent: docs/methods/offsi
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ class SimulatorSAC(Method):
         cloning_form: ``mse`` or ``log_likelihood``.
         policy_average: decay of the running average of the actor's weights, which is the policy that comes out.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
-        snapshots: folder for the snapshots.
+        snapshots: folder for the snapshots; beside each a JSON file with what the critics think of it.
         validation_episodes: episodes in the Simulator per validation.
         validation_horizon: steps after which such an episode is truncated.
         compile: whether the losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
@@ -365,7 +366,22 @@ class SimulatorSAC(Method):
     def _keep_snapshot(self) -> None:
         every = self.hparams["snapshot_every"]
         if every > 0 and self.updates % every == 0 and self.trainer.is_global_zero:
-            self.averaged_policy.save(Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors")
+            file = Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors"
+            self.averaged_policy.save(file)
+            temperature = float(self.loss.log_alpha.detach().exp())
+            belief = {"update": self.updates, "value": self.start_value(), "temperature": temperature}
+            file.with_suffix(".json").write_text(json.dumps(belief))
+
+    @torch.no_grad()
+    def start_value(self) -> float:
+        """Smallest critic's value of the averaged policy's action, mean over the Simulator's start states.
+
+        In units of ``reward_scale`` times the reward.
+        """
+        observation = self.simulator.start_states.observations
+        action = self.averaged_policy.act(observation)
+        values = self.loss.critic.batched(self.loss.critic_layers(), self.loss.normalizer(observation), action)
+        return float(values.min(dim=0).values.mean())
 
     # ---------------------------------------------------------------------------------------------------- validation
 
