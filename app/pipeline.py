@@ -12,15 +12,18 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import POLICY_METHODS
-from app.diagnose import simulated_return, write_diagnostics
 from app.errors import UserError
-from app.evaluate import evaluate_policy, recorded_returns
+from app.evaluate import real_episodes, recorded_returns, summarize_episodes
 from app.export import simulator_of
+from app.finished_run import FinishedRun
+from app.model_quality import write_model_quality
+from app.over_training import diagnose_training
 from app.report import write_report
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
 from lit_modules.offsim import OffSim
+from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator, get_task
 
 BATCHES_PER_STEP = 50  # updates per Lightning step; amortises Lightning's overhead
@@ -31,22 +34,23 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     """Evaluation and report of a run whose stages are done; ``facts`` are added to its ``metrics.json``."""
     stages = finished_stages(folder)
     before = time.perf_counter()
-    data = make_data(configuration, "policy")
-    data.setup("fit")
+    run = finished_run(configuration, folder)
+    evaluation, diagnosis = evaluate(run)
     metrics: dict[str, Any] = {
         "task": configuration.task,
         "seed": configuration.seed,
-        "data": data.facts(),
+        "data": run.data.facts(),
         "versions": {name: _version(name) for name in PACKAGES},
         "stages": stages,
         **facts,
-        **evaluate(configuration, folder),
+        **evaluation,
     }
     # Stages of an earlier, interrupted call count as well
     metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
-    say("diagnostics and report")
-    write_diagnostics(folder, run_simulator(folder), data, Policy.load(folder / "policy.safetensors"))
+    (folder / "diagnose.json").write_text(json.dumps(diagnosis, indent=1))
+    say("quality of the simulator, and report")
+    write_model_quality(folder, run.simulator, run.data, Policy.load(folder / "policy.safetensors"))
     report = write_report(folder)
     _print_table(metrics)
     say(f"report: {report}")
@@ -108,51 +112,49 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
     )
 
 
-def evaluate(configuration: DictConfig, folder: Path) -> dict[str, Any]:
-    """Returns in the real task, measured after all training is over."""
-    task = get_task(configuration.task)
-    settings = configuration.evaluation
-    seed = 1_000 + configuration.seed
-    say(f"evaluation: {settings.episodes} episodes of {task.environment_id} each")
-    simulator = run_simulator(folder)
-    result: dict[str, Any] = {"expert": recorded_returns(configuration.data.expert, seed)}
-    for name, file in (("behaviour_cloning", "behaviour_cloning"), ("policy", "policy")):
-        policy = Policy.load(folder / f"{file}.safetensors")
-        result[name] = evaluate_policy(policy, task, settings.episodes, seed)
+def evaluate(run: FinishedRun) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is measured in the real task after all training is over.
+
+    Returns:
+        The part of ``metrics.json`` that holds returns, and the figures of ``diagnose.json`` that cost little.
+    """
+    settings = run.configuration.evaluation
+    say(f"evaluation: {settings.episodes} episodes of {run.task.environment_id} each")
+    result: dict[str, Any] = {"expert": recorded_returns(run.configuration.data.expert, run.seed)}
+    known = {}
+    for name, update in (("behaviour_cloning", 0), ("policy", run.updates)):
+        policy = Policy.load(run.folder / f"{name}.safetensors")
+        known[update] = real_episodes(policy, run.task, settings.episodes, run.seed)
+        result[name] = summarize_episodes(known[update], run.seed)
     expert = result["expert"]["mean"]
     # A share of a return that is not positive would mean nothing
     result["share_of_expert"] = result["policy"]["mean"] / expert if expert > 0 else None
-    result["curve"] = real_against_simulated(folder, simulator, task, settings.curve_episodes, seed)
-    return result
+    diagnosis = diagnose_training(run, settings.curve_episodes, known)
+    result["curve"] = diagnosis["over_training"]
+    result["verdict"] = {name: diagnosis["verdict"][name] for name in ("kind", "reason")}
+    return result, diagnosis
 
 
-def real_against_simulated(
-    folder: Path, simulator: Simulator, task: Any, episodes: int, seed: int
-) -> list[dict[str, Any]]:
-    """For the cloned start and every snapshot: return in the Simulator beside the return measured."""
-    curve = []
-    snapshots = [(0, folder / "behaviour_cloning.safetensors")]
-    snapshots += [(int(path.stem), path) for path in sorted((folder / "policy" / "snapshots").glob("*.safetensors"))]
-    for update, path in snapshots:
-        policy = Policy.load(path)
-        real = evaluate_policy(policy, task, episodes, seed, reward=simulator.reward)
-        imagined = simulated_return(simulator, policy, episodes=20, horizon=task.horizon)
-        curve.append(
-            {
-                "update": update,
-                "simulator_return": imagined["return"],
-                "simulator_length": imagined["length"],
-                "simulator_uncertainty": imagined["uncertainty"],
-                "real_learned_return": real["learned_return"],
-                "real_return": real["mean"],
-                "real_ci95": real["ci95"],
-            }
-        )
-        say(
-            f"  update {update:>7}: simulator {imagined['return']:7.1f} (learned reward), "
-            f"real {real['learned_return']:7.1f} (learned reward), real return {real['mean']:7.1f}"
-        )
-    return curve
+def finished_run(configuration: DictConfig, folder: Path) -> FinishedRun:
+    """A run whose stages are done, with what measuring it needs."""
+    data = make_data(configuration, "policy")
+    data.setup("fit")
+    learner = None
+    if not simulator_of(folder / "policy.safetensors").exists():
+        # It only computes a few rewards here
+        plain = OmegaConf.merge(configuration, {"policy": {"model": {"compile": "never"}}})
+        assert isinstance(plain, DictConfig)
+        made = make_module(plain, folder, "policy", data)
+        learner = made if isinstance(made, SimulatorSAC) else None
+    return FinishedRun(
+        folder=folder,
+        configuration=configuration,
+        task=get_task(configuration.task),
+        simulator=run_simulator(folder),
+        data=data,
+        learner=learner,
+        updates=training_steps(configuration, "policy") * BATCHES_PER_STEP,
+    )
 
 
 def run_simulator(folder: Path) -> Simulator:
@@ -209,3 +211,4 @@ def _print_table(metrics: dict[str, Any]) -> None:
         say(f"{name.replace('_', ' '):<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
     if metrics["share_of_expert"] is not None:
         say(f"policy / expert: {100 * metrics['share_of_expert']:.1f}%")
+    say(f"verdict: {metrics['verdict']['kind']}. {metrics['verdict']['reason']}")

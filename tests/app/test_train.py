@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 import time
-import warnings
 from pathlib import Path
 
-import gymnasium
-import minari
-import numpy as np
 import pytest
 import torch
-from minari.data_collector import EpisodeBuffer
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -22,76 +17,8 @@ from app.configuration import load_configuration, parse_overrides, resolve, ship
 from app.errors import UserError
 from lit_modules.behaviour_cloning import BehaviourCloning
 from zoo import Policy, Simulator
-from zoo.episodes import random_actions, run_episodes
-from zoo.tasks import get_task
 
 EXPERIMENTS = sorted((Path(__file__).parents[2] / "configs" / "experiments").glob("*.yaml"))
-TINY = [
-    "--behaviour_cloning.updates=100",
-    "--behaviour_cloning.model.hidden_sizes=[8]",
-    "--simulator.updates=100",
-    "--simulator.expert_rows=16",
-    "--simulator.all_rows=42",
-    "--simulator.model.pretraining_updates=50",
-    "--simulator.model.transition_hidden_sizes=[8,8]",
-    "--simulator.model.reward_hidden_sizes=[8]",
-    "--simulator.model.starts=8",
-    "--policy.updates=100",
-    "--policy.model.compile=never",
-    "--policy.expert_rows=16",
-    "--policy.all_rows=16",
-    "--policy.model.batch_size=16",
-    "--policy.model.hidden_sizes=[8]",
-    "--policy.model.starts=20",
-    "--policy.model.validation_horizon=20",
-    "--evaluation.episodes=2",
-    "--evaluation.curve_points=2",
-    "--evaluation.curve_episodes=1",
-    "--accelerator=cpu",
-]
-
-
-@pytest.fixture(scope="module")
-def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Minari datasets ``tiny/hopper/{expert,other}-v0`` of uniformly random actions."""
-    root = tmp_path_factory.mktemp("minari")
-    task = get_task("hopper")
-    space = task.make().action_space
-    assert isinstance(space, gymnasium.spaces.Box)
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setenv("MINARI_DATASETS_PATH", str(root))
-        for name, seed, episodes in (("expert", 0, 6), ("other", 100, 12)):
-            recorded = run_episodes(task.make, random_actions(space, seed), episodes, seed=seed)
-            buffers = []
-            for index, episode in enumerate(recorded):
-                flags = np.zeros(len(episode), dtype=bool)
-                terminations, truncations = flags.copy(), flags.copy()
-                terminations[-1], truncations[-1] = episode.terminated, episode.truncated
-                buffers.append(
-                    EpisodeBuffer(
-                        id=index,
-                        observations=episode.observations,
-                        actions=episode.actions,
-                        rewards=episode.rewards,
-                        terminations=terminations,
-                        truncations=truncations,
-                    )
-                )
-            minari.create_dataset_from_buffers(
-                f"tiny/hopper/{name}-v0",
-                buffers,
-                env="Hopper-v5",
-                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (11,), np.float32),
-            )
-    return root
-
-
-@pytest.fixture
-def tiny(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
-    data = ["--expert", "tiny/hopper/expert-v0", "--diverse", "tiny/hopper/other-v0", "--demonstrations", "3"]
-    return ["train", "hopper", *data, *TINY]
 
 
 def test_train_runs_every_stage_and_continues_an_interrupted_run(
@@ -107,11 +34,21 @@ def test_train_runs_every_stage_and_continues_an_interrupted_run(
         assert {"mean", "ci95", "episodes", "returns"} <= set(metrics[name])
     assert metrics["share_of_expert"] == pytest.approx(metrics["policy"]["mean"] / metrics["expert"]["mean"])
     assert [point["update"] for point in metrics["curve"]] == [0, 50, 100]
-    assert {"simulator_return", "real_return"} <= set(metrics["curve"][0])
+    assert {"simulator_return", "real_return", "value", "simulator_discounted_return"} <= set(metrics["curve"][1])
+    assert metrics["curve"][-1]["real_return"] == metrics["policy"]["mean"]
+    assert metrics["verdict"]["kind"] in ("success", "simulator", "reward", "learner")
     assert {row["id"] for row in metrics["data"]} == {"tiny/hopper/expert-v0", "tiny/hopper/other-v0"}
     assert all(len(row["sha256"]) == 64 for row in metrics["data"])
     assert metrics["versions"]["torch"] == torch.__version__ and 0 < metrics["wall_seconds"] <= elapsed
-    for file in ("config.yaml", "report.html", "simulator/last.ckpt", "policy/last.ckpt", "policy/tensorboard"):
+    for file in (
+        "config.yaml",
+        "report.html",
+        "diagnose.json",
+        "diagnostics.json",
+        "simulator/last.ckpt",
+        "policy/last.ckpt",
+        "policy/tensorboard",
+    ):
         assert (out / file).exists(), file
     Simulator.load(out / "simulator.safetensors")
     Policy.load(out / "policy.safetensors")
@@ -229,6 +166,10 @@ def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Pa
     assert torch.equal(given.transition.log_variance_max, learned.transition.log_variance_max)
     assert given.reward.config != learned.reward.config
     assert (out / "report.html").exists()
+    # What the critics were paid at a snapshot is not known any more, so their values are not compared with anything
+    diagnosis = json.loads((out / "diagnose.json").read_text())
+    assert "learned along with the policy" in diagnosis["notes"][0]
+    assert not any("value" in row for row in diagnosis["over_training"])
 
 
 def test_budget_options_and_overrides_apply_in_this_order() -> None:
@@ -279,6 +220,10 @@ def test_seeds_trained_together_end_as_they_would_alone(tiny: list[str], tmp_pat
     assert own["seed"] == 4 and own["trained_together"] == 2
     for file in ("report.html", "policy/metrics.csv", "simulator/tensorboard", "policy/snapshots/00000100.safetensors"):
         assert (together / file).exists(), file
+    beliefs = [
+        json.loads((run / "policy/snapshots/00000100.json").read_text()) for run in (together, tmp_path / "alone")
+    ]
+    assert beliefs[0] == pytest.approx(beliefs[1], rel=1e-2, abs=1e-3)
 
 
 @pytest.mark.parametrize("seeds", ["3-5", "a..b", "1,1", "", "5..3"])

@@ -1,4 +1,4 @@
-"""Figures of what was learned, beside the score: rewards, open-loop roll-outs, calibration, uncertainty."""
+"""How good the Simulator of a run is on held-out data: rewards, open-loop roll-outs, calibration, uncertainty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, spread, transition_errors
-from lit_modules.simulator_sac import simulator_return
 from zoo import Policy, Simulator, get_task
 
 ROWS = 2000  # values per histogram
@@ -19,7 +18,7 @@ STEPS = (1, 5, 10, 20, 50, 100)  # steps at which open-loop errors are shown
 SHOWN_STEPS = 100  # length of a drawn roll-out
 
 
-def write_diagnostics(folder: Path, simulator: Simulator, data: Any, policy: Policy) -> Path:
+def write_model_quality(folder: Path, simulator: Simulator, data: Any, policy: Policy) -> Path:
     """Measure the Simulator of a run on held-out data and write ``diagnostics.json`` into its folder."""
     held_out = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
     visited = policy_transitions(simulator, policy, ROWS)
@@ -55,13 +54,6 @@ def write_diagnostics(folder: Path, simulator: Simulator, data: Any, policy: Pol
     path = folder / "diagnostics.json"
     path.write_text(json.dumps(content))
     return path
-
-
-def simulated_return(
-    simulator: Simulator, policy: Policy, episodes: int, horizon: int, seed: int = 0
-) -> dict[str, float]:
-    """Return, length and uncertainty of deterministic episodes in the Simulator."""
-    return simulator_return(simulator, policy, episodes, horizon, torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
