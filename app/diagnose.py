@@ -1,138 +1,158 @@
-"""Figures of what was learned, beside the score: rewards, open-loop roll-outs, calibration, uncertainty."""
+"""``offsim diagnose``: is it the simulator, the reward or the learner? Measured on a finished run, after training."""
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from tensordict import TensorDict
-from torch import Tensor
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, spread, transition_errors
-from lit_modules.simulator_policy import simulator_return
-from zoo import Policy, Simulator, get_task
+from app.arguments import positive
+from app.controls import CONTROLS, read_controls, train_controls
+from app.errors import UserError
+from app.finished_run import FinishedRun
+from app.fixed_policies import compare_fixed_policies, load_policies
+from app.over_training import diagnose_training
+from app.pipeline import finished_run, say
+from app.report import write_report
+from datamodules import DataError
+from zoo.files import ModelFileError
 
-ROWS = 2000  # values per histogram
-STEPS = (1, 5, 10, 20, 50, 100)  # steps at which open-loop errors are shown
-SHOWN_STEPS = 100  # length of a drawn roll-out
+HELP = "find out whether simulator, reward or learner keeps the policy of a finished run from the expert's level"
+
+NEEDED = ("config.yaml", "metrics.json", "behaviour_cloning.safetensors", "simulator.safetensors", "policy.safetensors")
 
 
-def write_diagnostics(
-    folder: Path, simulator: Simulator, data: Any, policy: Policy, policy_name: str = "policy"
-) -> Path:
-    """Measure the Simulator of a run on held-out data and write ``diagnostics.json`` into its folder.
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``offsim diagnose``."""
+    parser.description = (
+        "Put the simulator and the real task side by side for every snapshot of a run's policy and for fixed\n"
+        "policies, and say which of three things is wrong: the simulator where the policy goes, the learned reward,\n"
+        "or the learner. Writes diagnose.json into the run's folder and the section Diagnosis into its report.\n"
+        "docs/diagnose.md explains every figure and the thresholds of the verdict."
+    )
+    parser.epilog = "example: offsim diagnose runs/hopper-seed0 --controls --updates 5000"
+    parser.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="folder of a finished run of `offsim train`")
+    parser.add_argument(
+        "--episodes", type=positive, default=10, metavar="N", help="real episodes of each policy (default: 10)"
+    )
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="also train in the same simulator with " + " and with ".join(CONTROLS.values()) + "; takes time",
+    )
+    parser.add_argument(
+        "--updates", type=positive, metavar="N", help="updates of each control (default: those of the run's policy)"
+    )
+    parser.add_argument(
+        "--policies", type=Path, nargs="+", default=[], metavar="FILE", help="policies to compare with the fixed ones"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the figures here and leave diagnose.json and the report alone"
+    )
 
-    Args:
-        folder: of the run.
-        simulator: its Simulator.
-        data: its data module, set up.
-        policy: the last policy it trained.
-        policy_name: the stage that trained it.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, and write."""
+    if arguments.updates is not None and not arguments.controls:
+        raise UserError("--updates says how long to train controls: add --controls, or leave it out")
+    try:
+        found = open_run(arguments.run_dir)
+        given = load_policies(found, arguments.policies)
+        if arguments.controls:
+            train_controls(found, arguments.updates or found.updates, arguments.episodes)
+        say(f"fixed policies, {arguments.episodes} real episodes each")
+        fixed = compare_fixed_policies(found, arguments.episodes, given)
+        say(f"policies over training, {arguments.episodes} real episodes each")
+        result = diagnose_training(found, arguments.episodes)
+    except (DataError, ModelFileError) as error:
+        raise UserError(str(error)) from error
+    result |= {"episodes": arguments.episodes, "fixed_policies": fixed, "controls": read_controls(found.folder)}
+    path = arguments.out or found.folder / "diagnose.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    print_diagnosis(result)
+    say(f"figures: {path}")
+    if arguments.out is None:
+        say(f"report: {write_report(found.folder)}")
+    return 0
+
+
+def open_run(folder: Path) -> FinishedRun:
+    """A finished run by its folder.
+
+    Raises:
+        UserError: saying what is missing there.
     """
-    held_out = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
-    visited = policy_transitions(simulator, policy, ROWS)
-    sources = {
-        "expert": data.expert_train,
-        "held-out expert": data.expert_held_out,
-        "diverse": data.diverse_train,
-        policy_name.replace("_", " "): visited,
-    }
-    content: dict[str, Any] = {
-        "reward_histograms": {name: _rewards(simulator, table) for name, table in sources.items() if table is not None},
-        "uncertainty": {
-            name: _uncertainty(simulator, table)
-            for name, table in sources.items()
-            if table is not None and name != "held-out expert"
-        },
-        "open_loop": [],
-        "open_loop_error": {"steps": list(STEPS), "normalized_error": {}, "baseline": {}},
-        "calibration": {"nominal": list(INTERVALS), "observed": {}},
-    }
-    baseline: dict[str, list[float | None]] = {}
-    for name, table in held_out.items():
-        if table is None:
-            continue
-        errors = open_loop_errors(simulator.transition, table, STEPS)
-        content["open_loop_error"]["normalized_error"][name] = [errors.get(step) for step in STEPS]
-        baseline[name] = _no_change(simulator, table)
-        found = transition_errors(simulator.transition, table, horizon=5)
-        content["calibration"]["observed"][name] = [float(found[f"inside_{round(100 * level)}"]) for level in INTERVALS]
-        content["open_loop"].append(_drawn_roll_out(simulator, table, name))
-    content["open_loop_error"]["baseline"] = {"label": "predict no change", "normalized_error": baseline}
-    content["open_loop"] = [drawn for drawn in content["open_loop"] if drawn is not None]
-    path = folder / "diagnostics.json"
-    path.write_text(json.dumps(content))
-    return path
+    missing = [name for name in NEEDED if not (folder / name).is_file()]
+    if missing:
+        seeds = sorted(path.name for path in folder.glob("seed*") if (path / "config.yaml").is_file())
+        advice = "give the folder of a finished run, or repeat its `offsim train` command to finish it"
+        if seeds:
+            advice = f"it holds the runs of several seeds, give one of them, such as {folder / seeds[0]}"
+        raise UserError(f"{folder} has no {missing[0]}: {advice}")
+    try:
+        configuration = OmegaConf.load(folder / "config.yaml")
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"cannot read {folder / 'config.yaml'}: {error}") from error
+    if not isinstance(configuration, DictConfig) or "policy" not in configuration:
+        raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run of `offsim train`")
+    if "method" not in configuration.policy:
+        configuration.policy.method = "SimulatorSAC"  # runs of before there was a choice
+    return finished_run(configuration, folder)
 
 
-def simulated_return(
-    simulator: Simulator, policy: Policy, episodes: int, horizon: int, seed: int = 0
-) -> dict[str, float]:
-    """Return, length and uncertainty of deterministic episodes in the Simulator."""
-    return simulator_return(simulator, policy, episodes, horizon, torch.Generator().manual_seed(seed))
+# ------------------------------------------------------------------------------------------------------------ printing
+
+# Columns of the printed table: heading in two lines, key in a row of the figures over training
+COLUMNS = {
+    "|update": "update",
+    "return in|simulator": "simulator_return",
+    "same, in|reality": "real_learned_return",
+    "measured|return": "real_return",
+    "length in|simulator": "simulator_length",
+    "length in|reality": "real_length",
+    "distance,|simulator": "simulator_distance",
+    "distance,|reality": "real_distance",
+    "discounted|return": "simulator_discounted_return",
+    "critic's|value": "value",
+}
 
 
-@torch.no_grad()
-def policy_transitions(simulator: Simulator, policy: Policy, rows: int, episodes: int = 20) -> TensorDict:
-    """Transitions that a policy visits in the Simulator from its start states, ``(rows,)`` at most."""
-    generator = torch.Generator().manual_seed(0)
-    observation = simulator.reset(episodes, generator)
-    parts = []
-    for _ in range(max(1, rows // episodes)):
-        action = policy.act(observation)
-        following, _, terminated, _ = simulator.step(observation, action, generator)
-        parts.append(
-            TensorDict(
-                {"observation": observation, "action": action, "next": {"observation": following}},
-                batch_size=[len(observation)],
-            )
+def print_diagnosis(result: Mapping[str, Any]) -> None:
+    """The tables and the verdict, for a terminal."""
+    present = {title: key for title, key in COLUMNS.items() if any(key in row for row in result["over_training"])}
+    say("")
+    for line in zip(*(title.split("|") for title in present), strict=True):
+        say("".join(f"{words:>12}" for words in line))
+    for row in result["over_training"]:
+        say("".join(f"{_cell(row.get(key)):>12}" for key in present.values()))
+    fixed = result["fixed_policies"]
+    for label, correlations in fixed["rank_correlation"].items():
+        values = ", ".join(
+            f"{_cell(value)} after {steps}" for value, steps in zip(correlations, fixed["horizons"], strict=True)
         )
-        observation = torch.where(terminated.unsqueeze(-1), simulator.reset(len(observation), generator), following)
-    return torch.cat(parts)
+        say(f"rank correlation of {len(fixed['policies'])} fixed policies, {label} reward, steps: {values}")
+    for name, control in result["controls"].items():
+        last = control["curve"][-1]
+        say(
+            f"control with {CONTROLS[name]}: after {last['update']} updates simulator "
+            f"{_cell(last['simulator_return'])}, real {_cell(last['real_return'])} (the task's own reward)"
+        )
+    for note in result["notes"]:
+        say(f"note: {note}")
+    say(f"\nverdict: {result['verdict']['kind']}. {result['verdict']['reason']}")
 
 
-@torch.no_grad()
-def _rewards(simulator: Simulator, table: TensorDict) -> list[float]:
-    rows = spread(table, ROWS)
-    reward: Tensor = simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
-    return [round(float(value), 4) for value in reward]
-
-
-def _uncertainty(simulator: Simulator, table: TensorDict) -> list[float]:
-    rows = spread(table, ROWS)
-    return [round(float(value), 5) for value in simulator.measure_uncertainty(rows["observation"], rows["action"])]
-
-
-def _no_change(simulator: Simulator, table: TensorDict) -> list[float | None]:
-    errors: list[float | None] = []
-    for step in STEPS:
-        starts = segments(table, step)
-        if len(starts) == 0:
-            errors.append(None)
-            continue
-        moved = table["next", "observation"][starts + step - 1] - table["observation"][starts]
-        scaled = moved / simulator.transition.observation_normalizer.std
-        errors.append(float(scaled.square().mean().sqrt()))
-    return errors
-
-
-def _drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict[str, Any] | None:
-    longest = SHOWN_STEPS
-    while longest > 1 and len(segments(table, longest)) == 0:
-        longest //= 2
-    starts = segments(table, longest)
-    if len(starts) == 0:
-        return None
-    start = starts[:1]
-    imagined = open_loop(simulator.transition, table, start, longest)[:, 0]
-    real = table["next", "observation"][int(start) : int(start) + longest]
-    named = get_task(simulator.task).observation_names if simulator.task else ()
-    return {
-        "episode": int(table["episode"][int(start)]),
-        "label": label,
-        "names": list(named) or [f"observation {index}" for index in range(real.shape[-1])],
-        "real": real.tolist(),
-        "simulated": imagined.tolist(),
-    }
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,24 @@ def evaluate_policy(
     Raises:
         UserError: if the policy was made for observations or actions of another size.
     """
+    return summarize_episodes(real_episodes(policy, task, episodes, seed, deterministic), seed, reward)
+
+
+def real_episodes(policy: Policy, task: Task, episodes: int, seed: int, deterministic: bool = True) -> list[Episode]:
+    """The episodes themselves; arguments and errors as of :func:`evaluate_policy`."""
     check_fit(policy, task)
     generator = torch.Generator(device=next(policy.parameters()).device).manual_seed(seed)
     act = policy_actions(policy, deterministic, generator)
     with progress(f"evaluating in {task.name}", episodes) as report:
-        recorded = run_episodes(task.make, act, episodes, seed, progress=report)
-    result = summarize_returns([episode.total_reward for episode in recorded], seed)
-    result["lengths"] = [len(episode) for episode in recorded]
+        return run_episodes(task.make, act, episodes, seed, progress=report)
+
+
+def summarize_episodes(episodes: Sequence[Episode], seed: int, reward: RewardModel | None = None) -> dict[str, Any]:
+    """What :func:`evaluate_policy` returns, of episodes that were run already."""
+    result = summarize_returns([episode.total_reward for episode in episodes], seed)
+    result["lengths"] = [len(episode) for episode in episodes]
     if reward is not None:
-        result["learned_return"] = sum(_learned_return(reward, episode) for episode in recorded) / episodes
+        result["learned_return"] = sum(_learned_return(reward, episode) for episode in episodes) / len(episodes)
     return result
 
 

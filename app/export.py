@@ -15,7 +15,13 @@ from zoo import Policy, Simulator
 
 
 def learned(module: lightning.LightningModule, data: lightning.LightningDataModule) -> Policy | Simulator:
-    """What a method's training produces: a Simulator or a Policy."""
+    """What a method's training produces: a Simulator or a Policy.
+
+    Raises:
+        TypeError: for anything else, and for a control, which produces no result.
+    """
+    if getattr(module, "control", False):
+        raise TypeError(f"{type(module).__name__} is a control, which produces no result of a method")
     if isinstance(module, OffSim):
         return module.export(data)
     if isinstance(module, SimulatorPolicy):

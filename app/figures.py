@@ -148,7 +148,8 @@ def return_curves(curve: Mapping[str, Numbers], expert: float, cloning: float) -
 
     Args:
         curve: equally long ``update``, ``real_return``, ``real_low``, ``real_high``, ``simulator_return``,
-            ``real_learned_return`` and ``value``; NaN where something was not measured.
+            ``real_learned_return`` and, if they are known, ``value`` and ``simulator_discounted_return``; NaN where
+            something was not measured.
         expert: mean return of the expert in the real task, NaN if unknown.
         cloning: mean return of behaviour cloning in the real task, NaN if unknown.
     """
@@ -158,12 +159,19 @@ def return_curves(curve: Mapping[str, Numbers], expert: float, cloning: float) -
             ("simulator_return", "simulator", "in the simulator"),
             ("real_learned_return", "policy", "in the real task"),
         ],
-        "critic's value": [("value", "value", "critic's value")],
+        "discounted return": [
+            ("simulator_discounted_return", "simulator", "in the simulator"),
+            ("value", "value", "critic's value"),
+        ],
     }
-    panels = {title: [line for line in lines if np.isfinite(curve[line[0]]).any()] for title, lines in panels.items()}
+    nothing = np.full(1, math.nan)
+    panels = {
+        title: [line for line in lines if np.isfinite(curve.get(line[0], nothing)).any()]
+        for title, lines in panels.items()
+    }
     panels = {title: lines for title, lines in panels.items() if lines}
     _require(panels, "no finite return")
-    heights = [1.0 if title == "critic's value" else 1.8 for title in panels]
+    heights = [1.0 if title == "discounted return" else 1.8 for title in panels]
     figure = _figure(0.75 + sum(heights))
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     handles: dict[str, Artist] = {}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from app.allocator import keep_freed_memory
 from app.errors import UserError
 
-COMMANDS = ("train", "experiment", "collect", "evaluate", "report")
+COMMANDS = ("train", "experiment", "collect", "evaluate", "diagnose", "report")
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 DESCRIPTION = """\
@@ -25,6 +25,7 @@ examples:
   offsim train hopper --expert ID --diverse ID --demonstrations 1 --seed 3 --budget full
   offsim fit --config configs/fit/simulator.yaml --model.members 5
   offsim evaluate runs/hopper --task hopper --episodes 20
+  offsim diagnose runs/hopper                  why its policy is as good as it is: simulator, reward or learner
 
 `offsim COMMAND --help` explains each command."""
 

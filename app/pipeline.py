@@ -12,9 +12,11 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import POLICY_METHODS
-from app.diagnose import simulated_return, write_diagnostics
-from app.evaluate import evaluate_policy, recorded_returns
+from app.evaluate import real_episodes, recorded_returns, summarize_episodes
 from app.export import simulator_of
+from app.finished_run import FinishedRun
+from app.model_quality import write_model_quality
+from app.over_training import diagnose_training
 from app.report import write_report
 from app.reward_histograms import write_reward_histograms
 from app.run_folder import finished_stages, shared_stages, write_whole
@@ -23,6 +25,7 @@ from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
 from lit_modules.offsim import OffSim
+from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator, get_task
 
 BATCHES_PER_STEP = 50  # updates per Lightning step; amortises Lightning's overhead
@@ -35,6 +38,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     before = time.perf_counter()
     data = make_data(configuration, configuration.stages[-1])
     data.setup("fit")
+    evaluation, diagnosis = evaluate(configuration, folder, data)
     metrics: dict[str, Any] = {
         "task": configuration.task,
         "seed": configuration.seed,
@@ -43,15 +47,17 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         "stages": stages,
         "shared_stages": shared_stages(folder),
         **facts,
-        **evaluate(configuration, folder, data),
+        **evaluation,
     }
     # Stages of an earlier, interrupted call count as well, and so does what was trained once for several runs
     metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
     write_whole(folder / "metrics.json", json.dumps(metrics, indent=1))
-    say("diagnostics and report")
+    if diagnosis is not None:
+        write_whole(folder / "diagnose.json", json.dumps(diagnosis, indent=1))
+    say("quality of the simulator, and report")
     if "simulator" in configuration.stages:
         last = policies_of(configuration)[-1]
-        write_diagnostics(folder, run_simulator(folder), data, Policy.load(folder / f"{last}.safetensors"), last)
+        write_model_quality(folder, run_simulator(folder), data, Policy.load(folder / f"{last}.safetensors"), last)
         if configuration.evaluation.reward_histograms:
             untrained = make_module(configuration, folder, "simulator", data)
             assert isinstance(untrained, OffSim)
@@ -114,56 +120,61 @@ def policies_of(configuration: DictConfig) -> list[str]:
     return [name for name in ("behaviour_cloning", "policy") if name in configuration.stages]
 
 
-def evaluate(configuration: DictConfig, folder: Path, data: TransitionDataModule) -> dict[str, Any]:
-    """Returns in the real task, measured after all training is over.
+def evaluate(
+    configuration: DictConfig, folder: Path, data: TransitionDataModule
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """What is measured in the real task after all training is over.
 
-    A run that stops early has no ``policy`` or no ``curve``; ``share_of_expert`` is that of the last policy it trained.
+    Returns:
+        The part of ``metrics.json`` that holds returns, and the figures of ``diagnose.json`` that cost little. A run
+        that stops early has no ``policy`` and no diagnosis; ``share_of_expert`` is that of the last policy it trained.
     """
     task = get_task(configuration.task)
     settings = configuration.evaluation
     seed = 1_000 + configuration.seed
     say(f"evaluation: {settings.episodes} episodes of {task.environment_id} each")
     result: dict[str, Any] = {"expert": recorded_returns(configuration.data.expert, seed)}
+    real = {}
     for name in policies_of(configuration):
-        policy = Policy.load(folder / f"{name}.safetensors")
-        result[name] = evaluate_policy(policy, task, settings.episodes, seed)
+        real[name] = real_episodes(Policy.load(folder / f"{name}.safetensors"), task, settings.episodes, seed)
+        result[name] = summarize_episodes(real[name], seed)
     expert, last = result["expert"]["mean"], result[policies_of(configuration)[-1]]["mean"]
     # A share of a return that is not positive would mean nothing
     result["share_of_expert"] = last / expert if expert > 0 else None
     if "simulator" in configuration.stages:
-        simulator = run_simulator(folder)
-        result["reward_rank_correlation"] = reward_rank_correlation(simulator.reward, data)
-        result["curve"] = real_against_simulated(folder, simulator, task, settings.curve_episodes, seed)
-    return result
+        result["reward_rank_correlation"] = reward_rank_correlation(run_simulator(folder).reward, data)
+    if "policy" not in configuration.stages:
+        return result, None
+    run = finished_run(configuration, folder, data)
+    diagnosis = diagnose_training(
+        run, settings.curve_episodes, {0: real["behaviour_cloning"], run.updates: real["policy"]}
+    )
+    result["curve"] = diagnosis["over_training"]
+    result["verdict"] = {name: diagnosis["verdict"][name] for name in ("kind", "reason")}
+    return result, diagnosis
 
 
-def real_against_simulated(
-    folder: Path, simulator: Simulator, task: Any, episodes: int, seed: int
-) -> list[dict[str, Any]]:
-    """For the cloned start and every snapshot: return in the Simulator beside the return measured."""
-    curve = []
-    snapshots = [(0, folder / "behaviour_cloning.safetensors")]
-    snapshots += [(int(path.stem), path) for path in sorted((folder / "policy" / "snapshots").glob("*.safetensors"))]
-    for update, path in snapshots:
-        policy = Policy.load(path)
-        real = evaluate_policy(policy, task, episodes, seed, reward=simulator.reward)
-        imagined = simulated_return(simulator, policy, episodes=20, horizon=task.horizon)
-        curve.append(
-            {
-                "update": update,
-                "simulator_return": imagined["return"],
-                "simulator_length": imagined["length"],
-                "simulator_uncertainty": imagined["uncertainty"],
-                "real_learned_return": real["learned_return"],
-                "real_return": real["mean"],
-                "real_ci95": real["ci95"],
-            }
-        )
-        say(
-            f"  update {update:>7}: simulator {imagined['return']:7.1f} (learned reward), "
-            f"real {real['learned_return']:7.1f} (learned reward), real return {real['mean']:7.1f}"
-        )
-    return curve
+def finished_run(configuration: DictConfig, folder: Path, data: TransitionDataModule | None = None) -> FinishedRun:
+    """A run whose stages are done, with what measuring it needs; ``data`` if it is at hand."""
+    if data is None:
+        data = make_data(configuration, "policy")
+        data.setup("fit")
+    learner = None
+    if not simulator_of(folder / "policy.safetensors").exists():
+        # It only computes a few rewards here
+        plain = OmegaConf.merge(configuration, {"policy": {"model": {"compile": "never"}}})
+        assert isinstance(plain, DictConfig)
+        made = make_module(plain, folder, "policy", data)
+        learner = made if isinstance(made, SimulatorSAC) else None
+    return FinishedRun(
+        folder=folder,
+        configuration=configuration,
+        task=get_task(configuration.task),
+        simulator=run_simulator(folder),
+        data=data,
+        learner=learner,
+        updates=training_steps(configuration, "policy") * BATCHES_PER_STEP,
+    )
 
 
 def run_simulator(folder: Path) -> Simulator:
@@ -198,3 +209,5 @@ def _print_table(metrics: dict[str, Any]) -> None:
         say(f"{name.replace('_', ' '):<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
     if metrics["share_of_expert"] is not None:
         say(f"{names[-1].replace('_', ' ')} / expert: {100 * metrics['share_of_expert']:.1f}%")
+    if "verdict" in metrics:
+        say(f"verdict: {metrics['verdict']['kind']}. {metrics['verdict']['reason']}")

@@ -21,11 +21,13 @@ from matplotlib.figure import Figure
 from app import figures
 from app.errors import UserError
 from app.figures import Evaluation, Numbers
+from app.report_diagnosis import DIAGNOSIS, Diagnosis, read_diagnosis
 
 HELP = "write one self-contained HTML page about a run: result, curves, histograms, roll-outs, data, configuration"
 
 CONTENDERS = {"expert": "expert", "behaviour_cloning": "behaviour cloning", "policy": "policy"}
 STAGES = {"simulator": "simulator", "policy": "policy", "behaviour_cloning": "behaviour cloning"}
+DISCOUNTED = ("value", "simulator_discounted_return")
 MISSING = "\N{EN DASH}"
 
 
@@ -77,7 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
 def write_report(run_dir: Path) -> Path:
     """Write ``report.html`` into a run's folder.
 
-    Reads ``metrics.json`` (required), ``diagnostics.json``, ``config.yaml`` and the ``metrics.csv`` of each stage.
+    Reads ``metrics.json`` (required), ``diagnose.json``, ``diagnostics.json``, ``config.yaml`` and the
+    ``metrics.csv`` of each stage.
 
     Raises:
         UserError: where ``metrics.json`` is missing or is not what a run writes.
@@ -86,6 +89,7 @@ def write_report(run_dir: Path) -> Path:
     evaluations = {key: _evaluation(metrics[key], label) for key, label in CONTENDERS.items() if key in metrics}
     plots = _Plots()
     _draw_result(plots, metrics, evaluations)
+    diagnosis = _draw_diagnosis(plots, run_dir / "diagnose.json")
     _draw_diagnostics(plots, run_dir / "diagnostics.json")
     for stage, name in STAGES.items():
         _draw_learning_curves(plots, run_dir / stage / "metrics.csv", name)
@@ -102,7 +106,8 @@ def write_report(run_dir: Path) -> Path:
         comparison=_comparison(evaluations),
         plots=plots,
         notes=plots.notes,
-        sections=list(dict.fromkeys(plot.section for plot in plots)),
+        sections=_sections(plots, diagnosis),
+        diagnosis=diagnosis,
         config=config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None,
         missing=MISSING,
     )
@@ -193,7 +198,7 @@ def _draw_result(plots: _Plots, metrics: Mapping[str, Any], evaluations: Mapping
         plots.draw("Result", "Returns of every episode", caption, "the returns in metrics.json", make)
     if metrics["curve"]:
         rows = metrics["curve"]
-        names = ("update", "real_return", "simulator_return", "real_learned_return", "value")
+        names = ("update", "real_return", "simulator_return", "real_learned_return", *DISCOUNTED)
         curve = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
         bounds = [[*_numbers(row.get("real_ci95")), math.nan, math.nan][:2] for row in rows]
         curve["real_low"], curve["real_high"] = np.array(bounds, dtype=np.float64).T
@@ -205,6 +210,28 @@ def _draw_result(plots: _Plots, metrics: Mapping[str, Any], evaluations: Mapping
         title = "What the simulator promised and what the real task paid"
         make = partial(figures.return_curves, curve, expert, cloning)
         plots.draw("Result", title, caption, "the curve in metrics.json", make)
+
+
+def _draw_diagnosis(plots: _Plots, path: Path) -> Diagnosis | None:
+    """Draw what ``diagnose.json`` holds, if there is one; the tables go with what is returned."""
+    if not path.is_file():
+        return None
+    try:
+        diagnosis = read_diagnosis(path)
+    except (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError) as error:
+        plots.notes.append(f"The diagnosis is left out, because {path.name} could not be read: {error}.")
+        return None
+    for title, caption, make in diagnosis.figures:
+        plots.draw(DIAGNOSIS, title, caption, path.name, make)
+    return diagnosis
+
+
+def _sections(plots: _Plots, diagnosis: Diagnosis | None) -> list[str]:
+    """Titles of the page's sections in their order."""
+    found = dict.fromkeys(plot.section for plot in plots)
+    if diagnosis is not None and DIAGNOSIS not in found:
+        found = {**({"Result": None} if "Result" in found else {}), DIAGNOSIS: None, **found}
+    return list(found)
 
 
 def _draw_diagnostics(plots: _Plots, path: Path) -> None:

@@ -74,6 +74,9 @@ class Method(lightning.LightningModule):
     One ``training_step`` is as many updates as its batch has leading rows.
     """
 
+    control = False
+    """Whether it is a control (``zoo.files``); checkpoints of the one kind do not load into the other."""
+
     def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -184,9 +187,12 @@ class Method(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["updates"] = self.updates
+        checkpoint["control"] = self.control
         checkpoint["random_state"] = self.random.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if checkpoint.get("control", False) != self.control:
+            raise ValueError("a control of `offsim diagnose` and a method's training cannot continue one another")
         self.updates = checkpoint["updates"]
         self.random.restore(checkpoint["random_state"])
 

@@ -206,10 +206,14 @@ class SimulatorPolicy(Method):
             self.hparams["gamma"] * self.end_value * inputs["terminated"]
         )
 
-    def _keep_snapshot(self) -> None:
+    def _keep_snapshot(self) -> Path | None:
+        """Save the averaged policy when it is time; its file."""
         every = self.hparams["snapshot_every"]
-        if every > 0 and self.updates % every == 0 and self.trainer.is_global_zero:
-            self.averaged_policy.save(Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors")
+        if every == 0 or self.updates % every != 0 or not self.trainer.is_global_zero:
+            return None
+        file = Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors"
+        self.averaged_policy.save(file)
+        return file
 
     # ---------------------------------------------------------------------------------------------------- validation
 

@@ -11,6 +11,8 @@ SAC: Haarnoja et al. 2018. Choices where the paper is silent: docs/methods/offsi
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -111,3 +113,23 @@ class SimulatorSAC(ReplayLearner):
             total = total + cloning_weight * cloning
             logged["cloning"] = cloning.detach()
         return total, logged
+
+    def _keep_snapshot(self) -> Path | None:
+        """Also what the critics think of the policy, in a JSON file beside it."""
+        file = super()._keep_snapshot()
+        if file is not None:
+            temperature = float(self.loss.log_alpha.detach().exp())
+            belief = {"update": self.updates, "value": self.start_value(), "temperature": temperature}
+            file.with_suffix(".json").write_text(json.dumps(belief))
+        return file
+
+    @torch.no_grad()
+    def start_value(self) -> float:
+        """Smallest critic's value of the averaged policy's action, mean over the Simulator's start states.
+
+        In units of ``reward_scale`` times the reward.
+        """
+        observation = self.simulator.start_states.observations
+        action = self.averaged_policy.act(observation)
+        values = self.loss.critic.batched(self.loss.critic_layers(), self.loss.normalizer(observation), action)
+        return float(values.min(dim=0).values.mean())

@@ -17,6 +17,10 @@ ORDER = ("app", "lit_modules", "datamodules", "zoo")
 ONLINE = "lit_modules.online_sac"
 ONLINE_USERS = "app.collect"
 
+# The tasks' own rewards, for experiments that show what a method could reach, and the only modules that may use them.
+CONTROLS = ("app.true_reward", "app.controls", "app.fixed_policies")
+CONTROL_USERS = ("app.diagnose", *CONTROLS)
+
 # Doors to a real system. Spaces only describe shapes and bounds.
 REAL_MODULES = ("gymnasium", "gym", "mujoco", "zoo.episodes", "torchrl.envs.libs")
 HARMLESS_MODULES = ("gymnasium.spaces",)
@@ -78,6 +82,15 @@ def online_imports(source: str, name: str, is_package: bool = False) -> list[str
     """Uses of the online learner in one module."""
     return [
         f"{name}:{line} imports {found}" for line, found in imports(source, name, is_package) if within(found, ONLINE)
+    ]
+
+
+def control_imports(source: str, name: str, is_package: bool = False) -> list[str]:
+    """Uses of the tasks' own rewards in one module."""
+    return [
+        f"{name}:{line} imports {found}"
+        for line, found in imports(source, name, is_package)
+        if within(found, *CONTROLS)
     ]
 
 
@@ -143,6 +156,30 @@ def test_only_collection_uses_the_online_learner() -> None:
         for line in online_imports(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_only_diagnosis_uses_the_tasks_own_rewards() -> None:
+    """Training, evaluation and reports of methods cannot even come across one by accident."""
+    wrong = [
+        line
+        for path in modules(*ORDER)
+        if module_name(path) not in CONTROL_USERS
+        for line in control_imports(path.read_text(encoding="utf-8"), module_name(path), path.name == "__init__.py")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from app.true_reward import TrueReward", "app.pipeline"),
+        ("def late():\n    from app import controls", "app.train"),
+        ("from . import fixed_policies", "app.report"),
+        ("import app.true_reward", "lit_modules.simulator_sac"),
+    ],
+)
+def test_use_of_the_tasks_own_rewards_is_seen(source: str, name: str) -> None:
+    assert control_imports(source, name)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,9 @@ def policy_actions(
     return act
 
 
-def noisy_actions(act: ActionFunction, action_space: gymnasium.spaces.Box, std: float, seed: int) -> ActionFunction:
+def noisy_actions(
+    act: ActionFunction, action_space: gymnasium.spaces.Box, std: float | Array, seed: int
+) -> ActionFunction:
     """Actions of ``act`` plus Gaussian noise of deviation ``std`` in the action's own unit, kept within the bounds."""
     generator = np.random.default_rng(seed)
 

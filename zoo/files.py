@@ -2,6 +2,9 @@
 
 Nothing in such a file is ever executed: the header names one of the kinds this package knows, and its values are
 passed to that class's constructor.
+
+A file may be marked as a control: what came out of an experiment that is allowed what no method is, such as a reward
+that was not learned. Such files are read on purpose only.
 """
 
 from __future__ import annotations
@@ -25,11 +28,16 @@ class ModelFileError(Exception):
     """A model file that is missing, damaged, foreign, or newer than this version can read."""
 
 
-def write_model(path: str | Path, kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> None:
+def write_model(
+    path: str | Path, kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor], control: bool = False
+) -> None:
     """Write weights and configuration to one file; a crash leaves the previous file whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"offsim": json.dumps({"format": FORMAT_VERSION, "kind": kind, "config": dict(config)})}
+    described: dict[str, Any] = {"format": FORMAT_VERSION, "kind": kind, "config": dict(config)}
+    if control:
+        described["control"] = True
+    header = {"offsim": json.dumps(described)}
     tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in state.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -39,8 +47,13 @@ def write_model(path: str | Path, kind: str, config: Mapping[str, Any], state: M
         partial.unlink(missing_ok=True)
 
 
-def read_model(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_model(path: str | Path, kind: str, control: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read back what :func:`write_model` wrote.
+
+    Args:
+        path: the file.
+        kind: what it has to hold.
+        control: whether it has to be marked as a control; a control is not taken for a result, nor the reverse.
 
     Returns:
         The configuration and the weights.
@@ -66,6 +79,12 @@ def read_model(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, T
         )
     if found != kind:
         raise ModelFileError(f"{path} holds a {found}, where a {kind} was asked for")
+    if bool(described.get("control", False)) != control:
+        raise ModelFileError(
+            f"{path} holds no control, which was asked for: name the file of one"
+            if control
+            else f"{path} holds a control of `offsim diagnose`, which is no result of a method: name another file"
+        )
     return config, tensors
 
 

@@ -36,6 +36,8 @@ class Policy(nn.Module):
 
     action_low: Tensor
     action_high: Tensor
+    control = False
+    """Whether it is a control (``zoo.files``), which its file then says."""
 
     def __init__(
         self,
@@ -175,19 +177,24 @@ class Policy(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write architecture, normaliser and weights to one safetensors file."""
-        write_model(path, "policy", self.config, self.state_dict())
+        write_model(path, "policy", self.config, self.state_dict(), self.control)
 
     @classmethod
-    def load(cls, path: str | Path) -> Policy:
+    def load(cls, path: str | Path, control: bool = False) -> Policy:
         """Read a policy that :meth:`save` wrote.
 
+        Args:
+            path: its file.
+            control: read a control instead of a method's result.
+
         Raises:
-            ModelFileError: if the file is missing, damaged or of another kind.
+            ModelFileError: if the file is missing, damaged, of another kind, or a control where none is asked for.
         """
-        config, tensors = read_model(path, "policy")
+        config, tensors = read_model(path, "policy", control)
         try:
             policy = cls(**config)
         except (TypeError, ValueError, RuntimeError) as error:
             raise ModelFileError(f"{path}: its header does not describe a policy: {error}") from error
         load_state(policy, tensors, path)
+        policy.control = control
         return policy.eval()

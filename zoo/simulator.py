@@ -193,7 +193,16 @@ class Simulator(nn.Module):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the Simulator to one safetensors file."""
+        """Write the Simulator to one safetensors file.
+
+        Raises:
+            TypeError: if its reward was replaced by something that is not a learned one.
+        """
+        if not isinstance(self.reward, RewardModel):
+            raise TypeError(
+                f"the reward of this Simulator is a {type(self.reward).__name__}, no learned one: "
+                "it is a control and cannot be saved"
+            )
         write_model(path, "simulator", self.config(), self.state_dict())
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Training runs small enough for tests: a few real Hopper steps and networks of eight units."""
+"""Fixtures of the command line's tests: tiny recorded data, the settings of a tiny run, and a finished one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ import gymnasium
 import minari
 import numpy as np
 import pytest
+import torch
 from minari.data_collector import EpisodeBuffer
 from omegaconf import OmegaConf
 
+from app import main as command
+from zoo import Simulator
 from zoo.episodes import random_actions, run_episodes
+from zoo.reward import RewardModel
+from zoo.start_states import StartStates
 from zoo.tasks import get_task
+from zoo.termination import TerminationModel
+from zoo.transition import TransitionModel
 
+DATA = ["--expert", "tiny/hopper/expert-v0", "--diverse", "tiny/hopper/other-v0", "--demonstrations", "3"]
 TINY = [
     "--behaviour_cloning.updates=100",
     "--behaviour_cloning.model.hidden_sizes=[8]",
@@ -41,7 +49,7 @@ TINY = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Minari datasets ``tiny/hopper/{expert,other}-v0`` of uniformly random actions."""
     root = tmp_path_factory.mktemp("minari")
@@ -80,8 +88,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
-    data = ["--expert", "tiny/hopper/expert-v0", "--diverse", "tiny/hopper/other-v0", "--demonstrations", "3"]
-    return ["train", "hopper", *data, *TINY]
+    return ["train", "hopper", *DATA, *TINY]
 
 
 @pytest.fixture
@@ -92,3 +99,30 @@ def tiny_settings(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str,
     assert isinstance(settings, dict)
     data = {"expert": "tiny/{task}/expert-v0", "diverse": ["tiny/{task}/other-v0"]}
     return {str(key): value for key, value in settings.items()} | {"data": data}
+
+
+@pytest.fixture(scope="session")
+def finished(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished tiny run; tests copy it before they change anything."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINARI_DATASETS_PATH", str(data_root))
+        assert command.main(["train", "hopper", *DATA, *TINY, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def simulator() -> Simulator:
+    """A small untrained Simulator of Hopper's sizes whose episodes never end."""
+    torch.manual_seed(0)
+    built = Simulator(
+        TransitionModel(11, 3, members=2, hidden_sizes=(8,)),
+        RewardModel(11, 3, (8,)),
+        TerminationModel(),
+        StartStates.of(torch.randn(20, 11)),
+        [-1.0] * 3,
+        [1.0] * 3,
+        task="hopper",
+    )
+    built.calibrate_uncertainty(torch.randn(100, 11), torch.randn(100, 3))
+    return built.eval().requires_grad_(False)

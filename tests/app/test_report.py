@@ -329,6 +329,109 @@ def test_odd_diagnostics_become_notes(tmp_path: Path, parts: str) -> None:
     assert "svg" not in page.tags
 
 
+def run_diagnosis() -> dict[str, Any]:
+    """A ``diagnose.json`` with every part."""
+    rows = [
+        {
+            "update": 1000 * step,
+            "simulator_return": 900.0 + step,
+            "real_learned_return": 500.0,
+            "real_return": 1500.0,
+            "simulator_length": 1000.0,
+            "real_length": 700.0,
+            "simulator_distance": 2.5,
+            "real_distance": 0.5,
+            "simulator_reward": 0.9,
+            "real_reward": 0.7,
+            "simulator_uncertainties": {"disagreement": 3.0, "max_std": 1.1},
+            "real_uncertainties": {"disagreement": 1.2, "max_std": 1.0},
+            "value": 95.0 if step else None,
+            "simulator_discounted_return": 90.0 if step else None,
+        }
+        for step in range(3)
+    ]
+    returns = {"simulator": [1.0, 2.0], "real": [1.5, 2.5]}
+    policies = [{"name": name, "learned": returns, "true": returns} for name in ("random actions", HOSTILE)]
+    return {
+        "references": {
+            "uncertainty": "disagreement",
+            "expert_return": 3025.0,
+            "expert_length": 1000.0,
+            "learned_reward": {"expert": 0.95, "diverse": 0.2},
+        },
+        "over_training": rows,
+        "verdict": {"kind": "simulator", "reason": f"It is optimistic {HOSTILE}."},
+        "notes": ["A thing to know."],
+        "fixed_policies": {
+            "horizons": [10, 50],
+            "episodes": {"simulator": 100, "real": 3},
+            "policies": policies,
+            "rank_correlation": {"learned": [0.5, None], "true": [1.0, 0.25]},
+        },
+        "controls": {"true_reward": {"reward": "the task's own reward", "curve": rows}},
+    }
+
+
+def test_shows_the_diagnosis(tmp_path: Path) -> None:
+    write_metrics(tmp_path, curve=[])
+    (tmp_path / "diagnose.json").write_text(json.dumps(run_diagnosis()))
+    page = Page(report.write_report(tmp_path))
+    assert page.tags.count("svg") == 1 + 3 and page.tags.count("h2") == 3
+    for text in (
+        "Simulator. It is optimistic",
+        "A thing to know.",
+        "learned reward, 10 steps: rank correlation 0.50",
+        "learned reward, 50 steps: rank correlation none",
+        "uncertainty, max_std",
+        "Control with the task's own reward",
+        "discounted return",
+        "rank correlation (Spearman)",
+    ):
+        assert text in page.text, text
+    assert page.text.count(HOSTILE) == 3 and "script" not in page.tags
+    assert "nan" not in page.text.lower() and "To know before reading on" not in page.text
+    assert [link for link in page.links if link == "#diagnosis"] and page.ids.count("diagnosis") == 1
+    assert page.ids.index("result") < page.ids.index("diagnosis") < page.ids.index("provenance")
+    for caption in page.captions():
+        assert caption.endswith(".") and ". " not in caption, caption
+
+
+@pytest.mark.parametrize("missing", ["fixed_policies", "controls", "notes"])
+def test_a_short_diagnosis_is_shown_as_far_as_it_goes(tmp_path: Path, missing: str) -> None:
+    write_bare(tmp_path)
+    content = {key: value for key, value in run_diagnosis().items() if key != missing}
+    (tmp_path / "diagnose.json").write_text(json.dumps(content))
+    page = Page(report.write_report(tmp_path))
+    assert "Where the last policy goes" in page.text and "left out" not in page.text
+
+
+@pytest.mark.parametrize("text", ["not json", "[1]", "{}", '{"references": {}, "over_training": []}'])
+def test_an_odd_diagnosis_becomes_a_note(tmp_path: Path, text: str) -> None:
+    write_bare(tmp_path)
+    (tmp_path / "diagnose.json").write_text(text)
+    page = Page(report.write_report(tmp_path))
+    assert "The diagnosis is left out, because diagnose.json could not be read" in page.text and "h2" in page.tags
+
+
+def test_a_diagnosis_that_cannot_be_drawn_keeps_its_tables(tmp_path: Path) -> None:
+    write_bare(tmp_path)
+    content = run_diagnosis()
+    content["references"]["learned_reward"]["diverse"] = {}
+    content["fixed_policies"]["policies"][0]["learned"] = {"simulator": [1.0], "real": [1.0]}
+    content["controls"]["true_reward"]["curve"] = [{"update": "x"}]
+    (tmp_path / "diagnose.json").write_text(json.dumps(content))
+    page = Page(report.write_report(tmp_path))
+    assert "Over training" in page.text
+
+
+def test_critics_and_simulator_share_the_panel_of_discounted_returns() -> None:
+    names = ("update", "real_return", "real_low", "real_high", "simulator_return", "value")
+    curve = {name: np.array([1.0, 2.0, 3.0]) for name in (*names, "simulator_discounted_return")}
+    figure = figures.return_curves(curve, expert=3.0, cloning=1.0)
+    assert [line.get_label() for line in figure.axes[-1].lines] == ["in the simulator", "critic's value"]
+    assert figure.axes[-1].get_ylabel() == "discounted return"
+
+
 def test_odd_logs_become_notes(tmp_path: Path) -> None:
     write_bare(tmp_path)
     for stage, text in (("policy", "time,loss\n1,2\n"), ("simulator", "")):

@@ -36,11 +36,21 @@ def test_train_runs_every_stage_and_continues_an_interrupted_run(
         assert {"mean", "ci95", "episodes", "returns"} <= set(metrics[name])
     assert metrics["share_of_expert"] == pytest.approx(metrics["policy"]["mean"] / metrics["expert"]["mean"])
     assert [point["update"] for point in metrics["curve"]] == [0, 50, 100]
-    assert {"simulator_return", "real_return"} <= set(metrics["curve"][0])
+    assert {"simulator_return", "real_return", "value", "simulator_discounted_return"} <= set(metrics["curve"][1])
+    assert metrics["curve"][-1]["real_return"] == metrics["policy"]["mean"]
+    assert metrics["verdict"]["kind"] in ("success", "simulator", "reward", "learner")
     assert {row["id"] for row in metrics["data"]} == {"tiny/hopper/expert-v0", "tiny/hopper/other-v0"}
     assert all(len(row["sha256"]) == 64 for row in metrics["data"])
     assert metrics["versions"]["torch"] == torch.__version__ and 0 < metrics["wall_seconds"] <= elapsed
-    for file in ("config.yaml", "report.html", "simulator/last.ckpt", "policy/last.ckpt", "policy/tensorboard"):
+    for file in (
+        "config.yaml",
+        "report.html",
+        "diagnose.json",
+        "diagnostics.json",
+        "simulator/last.ckpt",
+        "policy/last.ckpt",
+        "policy/tensorboard",
+    ):
         assert (out / file).exists(), file
     Simulator.load(out / "simulator.safetensors")
     Policy.load(out / "policy.safetensors")
@@ -209,6 +219,10 @@ def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Pa
     assert torch.equal(given.transition.log_variance_max, learned.transition.log_variance_max)
     assert given.reward.config != learned.reward.config
     assert (out / "report.html").exists()
+    # What the critics were paid at a snapshot is not known any more, so their values are not compared with anything
+    diagnosis = json.loads((out / "diagnose.json").read_text())
+    assert "learned along with the policy" in diagnosis["notes"][0]
+    assert not any("value" in row for row in diagnosis["over_training"])
 
 
 LEARNERS = {
@@ -332,6 +346,10 @@ def test_seeds_trained_together_end_as_they_would_alone(tiny: list[str], tmp_pat
     assert own["seed"] == 4 and own["trained_together"] == 2
     for file in ("report.html", "policy/metrics.csv", "simulator/tensorboard", "policy/snapshots/00000100.safetensors"):
         assert (together / file).exists(), file
+    beliefs = [
+        json.loads((run / "policy/snapshots/00000100.json").read_text()) for run in (together, tmp_path / "alone")
+    ]
+    assert beliefs[0] == pytest.approx(beliefs[1], rel=1e-2, abs=1e-3)
 
 
 @pytest.mark.parametrize("seeds", ["3-5", "a..b", "1,1", "", "5..3"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -224,6 +225,39 @@ def test_simulator_return_stops_counting_at_the_end(tmp_path: Path) -> None:
     assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 1.0
     simulator.termination = TerminationModel()
     assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 50.0
+
+
+def test_a_snapshot_says_what_the_critics_think_of_it(tmp_path: Path) -> None:
+    module = make(tmp_path, snapshot_every=2, snapshots=str(tmp_path / "kept"), critics=3, temperature=0.25)
+    module._trainer.is_global_zero = True
+    module.averaged_policy.network[0].bias.data.add_(1.0)  # no longer the policy that is trained
+    module.updates = 3
+    module._keep_snapshot()
+    assert not (tmp_path / "kept").exists()
+    module.updates = 4
+    module._keep_snapshot()
+    written = json.loads((tmp_path / "kept" / "00000004.json").read_text())
+    kept = Policy.load(tmp_path / "kept" / "00000004.safetensors")
+    starts = module.simulator.start_states.observations
+    seen = module.loss.normalizer(starts)
+    values = []
+    for index in range(3):
+        parameters = module.loss.qvalue_network_params[index]
+        with parameters.to_module(module.loss.qvalue_network):
+            values.append(module.loss.critic(seen, kept.act(starts)).squeeze(-1).detach())
+    expected = float(torch.stack(values).min(dim=0).values.mean())
+    assert written == {"update": 4, "value": pytest.approx(expected, rel=1e-5), "temperature": pytest.approx(0.25)}
+
+
+def test_controls_and_methods_do_not_continue_one_another(tmp_path: Path) -> None:
+    module, resumed = make(tmp_path), make(tmp_path)
+    checkpoint: dict[str, Any] = {}
+    module.run(module.roll_out())
+    module.on_save_checkpoint(checkpoint)
+    with pytest.raises(ValueError, match="control"):
+        resumed.on_load_checkpoint({**checkpoint, "control": True})
+    del checkpoint["control"]  # written before there were controls
+    resumed.on_load_checkpoint(checkpoint)
 
 
 def test_replay_survives_a_checkpoint(tmp_path: Path) -> None:

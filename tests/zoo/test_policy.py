@@ -9,7 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from zoo import Policy
+from zoo import ModelFileError, Policy
 
 
 @pytest.fixture
@@ -87,3 +87,19 @@ def test_a_set_deviation_holds_everywhere_and_can_still_learn(policy: Policy, as
     assert torch.equal(policy.act(observation), mean)
     scale.sum().backward()
     assert bool((policy.network[-1].bias.grad[2:] > 0).all())
+
+
+def test_controls_and_results_are_not_taken_for_one_another(policy: Policy, tmp_path: Path) -> None:
+    policy.save(tmp_path / "result.safetensors")
+    assert not Policy.load(tmp_path / "result.safetensors").control
+    policy.control = True
+    policy.save(tmp_path / "control.safetensors")
+    with pytest.raises(ModelFileError, match="holds a control of `offsim diagnose`"):
+        Policy.load(tmp_path / "control.safetensors")
+    with pytest.raises(ModelFileError, match="holds no control"):
+        Policy.load(tmp_path / "result.safetensors", control=True)
+    loaded = Policy.load(tmp_path / "control.safetensors", control=True)
+    assert loaded.control
+    loaded.save(tmp_path / "again.safetensors")  # the mark stays
+    with pytest.raises(ModelFileError, match="control"):
+        Policy.load(tmp_path / "again.safetensors")

@@ -216,3 +216,10 @@ def test_gaussian_parameters_of_one_member_do_not_depend_on_the_others(simulator
             layer.weight[1:].add_(1.0)
     after, _ = simulator.transition(observation, action)
     assert torch.equal(before[0], after[0]) and not torch.allclose(before[1], after[1])
+
+
+def test_a_simulator_with_another_reward_than_a_learned_one_is_not_saved(simulator: Simulator, tmp_path: Path) -> None:
+    simulator.reward = torch.nn.Identity()  # type: ignore[assignment]
+    with pytest.raises(TypeError, match="no learned one"):
+        simulator.save(tmp_path / "simulator.safetensors")
+    assert not list(tmp_path.iterdir())

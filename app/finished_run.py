@@ -1,0 +1,58 @@
+"""What measuring a run needs of it: its settings, its Simulator, its data and its policies over training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from datamodules import TransitionDataModule
+from lit_modules.simulator_sac import SimulatorSAC
+from zoo import Simulator
+from zoo.tasks import Task
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run whose stages are done.
+
+    Attributes:
+        folder: where it is.
+        configuration: its settings.
+        task: the real task.
+        simulator: the Simulator with the reward that the policy was trained on at the end.
+        data: the data of its policy stage, set up.
+        learner: the policy stage's method as it began, for what it pays and where it ends roll-outs; ``None`` if it
+            is no SAC, or if its reward changed along the way, so that what it paid at a snapshot is not known any more.
+        updates: of the whole policy stage.
+    """
+
+    folder: Path
+    configuration: DictConfig
+    task: Task
+    simulator: Simulator
+    data: TransitionDataModule
+    learner: SimulatorSAC | None
+    updates: int
+
+    @property
+    def seed(self) -> int:
+        """Seed of the first real episode of every evaluation: two policies meet the same starts."""
+        return 1_000 + int(self.configuration.seed)
+
+    def policies(self) -> dict[int, Path]:
+        """Files of the cloned start, every snapshot and the last policy, by update."""
+        last = self.folder / "policy.safetensors"
+        return policies_over_training(self.cloned_policy, self.folder / "policy" / "snapshots", last, self.updates)
+
+    @property
+    def cloned_policy(self) -> Path:
+        """File of the policy that training starts from."""
+        return self.folder / "behaviour_cloning.safetensors"
+
+
+def policies_over_training(start: Path, snapshots: Path, end: Path, updates: int) -> dict[int, Path]:
+    """Files of a training's policies by update: where it started, its snapshots, and where it ended."""
+    found = {int(path.stem): path for path in sorted(snapshots.glob("*.safetensors"))}
+    return {0: start, **found, updates: end}

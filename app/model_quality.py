@@ -1,0 +1,130 @@
+"""How good the Simulator of a run is on held-out data: rewards, open-loop roll-outs, calibration, uncertainty."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, spread, transition_errors
+from zoo import Policy, Simulator, get_task
+
+ROWS = 2000  # values per histogram
+STEPS = (1, 5, 10, 20, 50, 100)  # steps at which open-loop errors are shown
+SHOWN_STEPS = 100  # length of a drawn roll-out
+
+
+def write_model_quality(
+    folder: Path, simulator: Simulator, data: Any, policy: Policy, policy_name: str = "policy"
+) -> Path:
+    """Measure the Simulator of a run on held-out data and write ``diagnostics.json`` into its folder.
+
+    Args:
+        folder: of the run.
+        simulator: its Simulator.
+        data: its data module, set up.
+        policy: the last policy it trained.
+        policy_name: the stage that trained it.
+    """
+    held_out = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
+    visited = policy_transitions(simulator, policy, ROWS)
+    sources = {
+        "expert": data.expert_train,
+        "held-out expert": data.expert_held_out,
+        "diverse": data.diverse_train,
+        policy_name.replace("_", " "): visited,
+    }
+    content: dict[str, Any] = {
+        "reward_histograms": {name: _rewards(simulator, table) for name, table in sources.items() if table is not None},
+        "uncertainty": {
+            name: _uncertainty(simulator, table)
+            for name, table in sources.items()
+            if table is not None and name != "held-out expert"
+        },
+        "open_loop": [],
+        "open_loop_error": {"steps": list(STEPS), "normalized_error": {}, "baseline": {}},
+        "calibration": {"nominal": list(INTERVALS), "observed": {}},
+    }
+    baseline: dict[str, list[float | None]] = {}
+    for name, table in held_out.items():
+        if table is None:
+            continue
+        errors = open_loop_errors(simulator.transition, table, STEPS)
+        content["open_loop_error"]["normalized_error"][name] = [errors.get(step) for step in STEPS]
+        baseline[name] = _no_change(simulator, table)
+        found = transition_errors(simulator.transition, table, horizon=5)
+        content["calibration"]["observed"][name] = [float(found[f"inside_{round(100 * level)}"]) for level in INTERVALS]
+        content["open_loop"].append(_drawn_roll_out(simulator, table, name))
+    content["open_loop_error"]["baseline"] = {"label": "predict no change", "normalized_error": baseline}
+    content["open_loop"] = [drawn for drawn in content["open_loop"] if drawn is not None]
+    path = folder / "diagnostics.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@torch.no_grad()
+def policy_transitions(simulator: Simulator, policy: Policy, rows: int, episodes: int = 20) -> TensorDict:
+    """Transitions that a policy visits in the Simulator from its start states, ``(rows,)`` at most."""
+    generator = torch.Generator().manual_seed(0)
+    observation = simulator.reset(episodes, generator)
+    parts = []
+    for _ in range(max(1, rows // episodes)):
+        action = policy.act(observation)
+        following, _, terminated, _ = simulator.step(observation, action, generator)
+        parts.append(
+            TensorDict(
+                {"observation": observation, "action": action, "next": {"observation": following}},
+                batch_size=[len(observation)],
+            )
+        )
+        observation = torch.where(terminated.unsqueeze(-1), simulator.reset(len(observation), generator), following)
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _rewards(simulator: Simulator, table: TensorDict) -> list[float]:
+    rows = spread(table, ROWS)
+    reward: Tensor = simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
+    return [round(float(value), 4) for value in reward]
+
+
+def _uncertainty(simulator: Simulator, table: TensorDict) -> list[float]:
+    rows = spread(table, ROWS)
+    return [round(float(value), 5) for value in simulator.measure_uncertainty(rows["observation"], rows["action"])]
+
+
+def _no_change(simulator: Simulator, table: TensorDict) -> list[float | None]:
+    errors: list[float | None] = []
+    for step in STEPS:
+        starts = segments(table, step)
+        if len(starts) == 0:
+            errors.append(None)
+            continue
+        moved = table["next", "observation"][starts + step - 1] - table["observation"][starts]
+        scaled = moved / simulator.transition.observation_normalizer.std
+        errors.append(float(scaled.square().mean().sqrt()))
+    return errors
+
+
+def _drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict[str, Any] | None:
+    longest = SHOWN_STEPS
+    while longest > 1 and len(segments(table, longest)) == 0:
+        longest //= 2
+    starts = segments(table, longest)
+    if len(starts) == 0:
+        return None
+    start = starts[:1]
+    imagined = open_loop(simulator.transition, table, start, longest)[:, 0]
+    real = table["next", "observation"][int(start) : int(start) + longest]
+    named = get_task(simulator.task).observation_names if simulator.task else ()
+    return {
+        "episode": int(table["episode"][int(start)]),
+        "label": label,
+        "names": list(named) or [f"observation {index}" for index in range(real.shape[-1])],
+        "real": real.tolist(),
+        "simulated": imagined.tolist(),
+    }

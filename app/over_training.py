@@ -1,0 +1,133 @@
+"""Simulator and real task side by side, for the cloned start and every snapshot of a policy's training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from app.coverage import Coverage
+from app.critic_value import discounted_return, recorded_belief
+from app.evaluate import real_episodes, recorded_returns, summarize_episodes
+from app.finished_run import FinishedRun
+from app.rollouts import RollOut, recorded, roll_out
+from app.verdict import Figures, as_json, judge
+from lit_modules.diagnostics import spread
+from zoo import Policy
+from zoo.episodes import Episode
+
+SIMULATED_EPISODES = 20
+REWARD_ROWS = 10_000  # recorded rows whose reward is computed at once
+
+
+def diagnose_training(
+    run: FinishedRun, episodes: int, known: Mapping[int, list[Episode]] | None = None
+) -> dict[str, Any]:
+    """The figures over training, what to compare them with, and the verdict on the last policy.
+
+    Args:
+        run: the run.
+        episodes: real episodes of each policy.
+        known: episodes that were run already, by update.
+
+    Returns:
+        Plain data: ``references``, ``over_training`` (a row per policy, in the order of training), ``verdict`` and
+        ``notes``; every key is explained in docs/diagnose.md.
+    """
+    coverage = Coverage(run.simulator, run.data)
+    references = measure_references(run, coverage)
+    rows = []
+    for update, path in run.policies().items():
+        policy = Policy.load(path)
+        real = (known or {}).get(update) or real_episodes(policy, run.task, episodes, run.seed)
+        row = measure_policy(run, coverage, policy, real)
+        belief = recorded_belief(path)
+        if belief is None and update == run.updates:  # the last policy is the last snapshot under another name
+            belief = recorded_belief(run.folder / "policy" / "snapshots" / f"{update:08d}.safetensors")
+        if belief is not None and run.learner is not None:
+            row["value"] = belief["value"] / float(run.learner.hparams["reward_scale"])
+            row["simulator_discounted_return"] = discounted_return(run.learner, policy, belief["temperature"])
+        rows.append({"update": update, **row})
+        print(
+            f"  update {update:>7}: simulator {row['simulator_return']:7.1f} (learned reward), "
+            f"real {row['real_learned_return']:7.1f} (learned reward), real return {row['real_return']:7.1f}",
+            flush=True,
+        )
+    last = rows[-1]
+    figures = Figures(
+        measured=last["real_return"],
+        expert=references["expert_return"],
+        simulator_learned=last["simulator_return"],
+        real_learned=last["real_learned_return"],
+        expert_learned=references["expert_learned_return"],
+    )
+    return {
+        "references": references,
+        "over_training": rows,
+        "verdict": as_json(figures, judge(figures)),
+        "notes": _notes(run, rows, references),
+    }
+
+
+def measure_references(run: FinishedRun, coverage: Coverage) -> dict[str, Any]:
+    """What the figures of a policy are to be compared with."""
+    rewards = {"expert": torch.cat([_rewards(run, part) for part in run.data.expert_train.split(REWARD_ROWS)])}
+    if run.data.diverse_train is not None:
+        rewards["diverse"] = _rewards(run, spread(run.data.diverse_train, REWARD_ROWS))
+    episodes = run.data.expert_train["episode"].unique()
+    return {
+        "expert_return": recorded_returns(run.configuration.data.expert)["mean"],
+        "expert_learned_return": float(rewards["expert"].sum()) / len(episodes),
+        "expert_length": len(run.data.expert_train) / len(episodes),
+        "learned_reward": {name: float(values.mean()) for name, values in rewards.items()},
+        "held_out_distance": coverage.held_out_distance,
+        "uncertainty_units": coverage.uncertainty_units,
+        "uncertainty": run.simulator.uncertainty,
+    }
+
+
+def measure_policy(run: FinishedRun, coverage: Coverage, policy: Policy, real: list[Episode]) -> dict[str, Any]:
+    """One row: a policy in the Simulator and its episodes in the real task."""
+    simulated = roll_out(run.simulator, policy.act, SIMULATED_EPISODES, run.task.horizon)
+    assert simulated.uncertainty is not None
+    doubt = (simulated.uncertainty * simulated.running).sum(dim=0) / simulated.lengths
+    summary = summarize_episodes(real, run.seed, run.simulator.reward)
+    row: dict[str, Any] = {
+        "simulator_return": float(simulated.returns(run.simulator.reward).mean()),
+        "real_learned_return": summary["learned_return"],
+        "real_return": summary["mean"],
+        "real_ci95": summary["ci95"],
+        "simulator_length": float(simulated.lengths.float().mean()),
+        "real_length": sum(summary["lengths"]) / len(real),
+        "simulator_uncertainty": float(doubt.mean()),
+    }
+    places: dict[str, RollOut] = {"simulator": simulated, "real": recorded(real)}
+    for place, rolled in places.items():
+        visited = rolled.visited()
+        row[f"{place}_reward"] = float(_rewards(run, visited).mean())
+        row[f"{place}_distance"] = coverage.distance(visited)
+        row[f"{place}_uncertainties"] = coverage.uncertainty(visited)
+    return row
+
+
+@torch.no_grad()
+def _rewards(run: FinishedRun, rows: TensorDict) -> torch.Tensor:
+    values: torch.Tensor = run.simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
+    return values
+
+
+def _notes(run: FinishedRun, rows: list[dict[str, Any]], references: dict[str, Any]) -> list[str]:
+    """What is not there, and why."""
+    notes = []
+    if run.learner is None:
+        notes.append(
+            "The critics' values are left out: the reward was learned along with the policy and is not known for every "
+            "snapshot, or the method is no SAC in a frozen simulator."
+        )
+    elif not any("value" in row for row in rows):
+        notes.append("The run recorded no critics' values: it was trained by an earlier version.")
+    if references["held_out_distance"] is None:
+        notes.append("A single recorded episode leaves nothing to compare distances with.")
+    return notes
