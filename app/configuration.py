@@ -99,8 +99,10 @@ def _with_method(defaults: DictConfig, method: str | None) -> DictConfig:
     file = find_configuration(f"{METHODS}/{method}")
     if file is None:
         return defaults
+    settings = read_yaml(file)
+    settings.pop("base", None)
     defaults.policy.model = {}
-    return cast(DictConfig, OmegaConf.merge(defaults, read_yaml(file)))
+    return cast(DictConfig, OmegaConf.merge(defaults, settings))
 
 
 def chosen_method(overrides: list[str]) -> str | None:

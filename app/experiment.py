@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 
 from app.arguments import positive
 from app.errors import UserError
-from app.experiments.grid import Run, load_experiment, select
+from app.experiments.grid import Run, select
 from app.experiments.processes import WorkerProcess, ended_by_signals, locked
+from app.experiments.reading import load_experiment
 from app.experiments.schedule import STAGES_FOLDER, carry_out, plan
 from app.experiments.state import State, state_of
 from app.pipeline import make_data, say

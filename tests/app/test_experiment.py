@@ -12,8 +12,8 @@ import yaml
 from app import experiment
 from app import main as command
 from app.experiments import processes, worker
-from app.experiments.grid import load_experiment
 from app.experiments.processes import WorkerProcess, locked
+from app.experiments.reading import load_experiment
 from app.experiments.schedule import STAGES_FOLDER, Unit, carry_out, plan
 from app.experiments.state import state_of
 from app.run_folder import claim_folder

@@ -11,7 +11,8 @@ import yaml
 
 from app.errors import UserError
 from app.experiments.goals import Goal
-from app.experiments.grid import Experiment, load_experiment, select, shipped_experiments
+from app.experiments.grid import Experiment, select
+from app.experiments.reading import load_experiment, shipped_experiments
 from app.experiments.shared import shared_stages_of
 
 CONTENT: dict[str, Any] = {

@@ -12,7 +12,8 @@ import yaml
 
 from app import main as command
 from app.errors import UserError
-from app.experiments.grid import Experiment, load_experiment
+from app.experiments.grid import Experiment
+from app.experiments.reading import load_experiment
 from app.results.aggregate import aggregate, judge
 from app.results.evidence import gather
 from app.results.page import MARK, write_page

@@ -106,7 +106,7 @@ def test_edits_are_checked(recorded: None, settings: dict[str, Any], message: st
 
 def test_noise_needs_bounds(recorded: None, record: Any) -> None:
     unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
-    for name in ("a", "b"):
-        record(f"test/{name}-v0", [4, 4], action_space=unbounded)
+    for first_number, name in enumerate(("a", "b")):
+        record(f"test/{name}-v0", [4, 4], action_space=unbounded, first_number=first_number)
     with pytest.raises(DataError, match="test/b-v0 have no bounds"):
         TransitionDataModule("test/a-v0", diverse=["test/b-v0"], noise_fraction=0.1)

@@ -1,0 +1,181 @@
+"""From an experiment's YAML to its runs, each with a configuration that was resolved and checked."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from app.arguments import find_task
+from app.configuration import (
+    DEFAULTS,
+    FULL,
+    find_configuration,
+    load_configuration,
+    overlay,
+    read_yaml,
+    refuse_unknown,
+    resolve,
+)
+from app.errors import UserError
+from app.experiments.goals import read_goals
+from app.experiments.grid import PAGES, Experiment, Run
+
+REQUIRED = ("tasks", "demonstrations", "seeds", "variants")
+OPTIONAL = ("title", "question", "base", "settings", "page", "file", "goals")
+# What the grid itself decides, and where in the YAML
+DECIDED = {"task": "tasks", "seed": "seeds", "data.demonstrations": "demonstrations"}
+
+
+def shipped_experiments() -> list[str]:
+    """Names of the experiments that come with the package."""
+    folder = resources.files("configs") / "experiments"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_experiment(source: str, expert: str | None = None, diverse: Sequence[str] | None = None) -> Experiment:
+    """Read an experiment and resolve the configuration of every run.
+
+    Args:
+        source: path of a file, or name of an experiment that comes with the package.
+        expert: Minari id that replaces the one in ``settings``, with ``{task}`` for the task's name.
+        diverse: likewise; a variant that names its own data keeps it.
+
+    Raises:
+        UserError: saying which key or value is wrong, and in which run.
+    """
+    path = _find(source)
+    content = read_yaml(path)
+    keys = OmegaConf.create(dict.fromkeys((*REQUIRED, *OPTIONAL), 0))
+    try:
+        for key in map(str, content):
+            refuse_unknown(key, keys)
+        missing = [key for key in REQUIRED if key not in content]
+        if missing:
+            raise UserError(f"an experiment needs {missing[0]}")
+        plain = OmegaConf.to_container(content, resolve=False)
+        assert isinstance(plain, dict)
+        tasks, variants = _listed(plain, "tasks", str), _variants(plain["variants"])
+        for task in tasks:
+            find_task(task)
+        page = plain.get("page", PAGES[0])
+        if page not in PAGES:
+            raise UserError(f"unknown page {page!r}: choose one of {', '.join(PAGES)}")
+        settings = _replace_data(_mapping(plain.get("settings"), "settings"), expert, diverse)
+        base, name = str(plain.get("base", DEFAULTS)), path.stem
+        demonstrations, seeds = _listed(plain, "demonstrations", int, 1), _listed(plain, "seeds", int, 0)
+        goals = read_goals(plain.get("goals"), tasks, list(variants), demonstrations)
+        bases: dict[tuple[Path, str | None], DictConfig] = {}
+        resolved = {
+            (task, variant): _resolved(bases, path.parent, base, task, variant, settings, variants[variant])
+            for task, variant in product(tasks, variants)
+        }
+        runs = [
+            Run(task, variant, count, seed, _decided(resolved[task, variant], count, seed))
+            for count, seed, task, variant in product(demonstrations, seeds, tasks, variants)
+        ]
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    title, question = str(plain.get("title", name)), " ".join(str(plain.get("question", "")).split())
+    file = str(plain.get("file", name))
+    return Experiment(name, file, page, title, question, tasks, variants, demonstrations, seeds, goals, runs)
+
+
+def _find(source: str) -> Path:
+    shipped = Path(str(resources.files("configs") / "experiments" / f"{source}.yaml"))
+    for path in (Path(source), shipped):
+        if path.is_file():
+            return path
+    names = shipped_experiments()
+    close = difflib.get_close_matches(source, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"experiments that come along are {', '.join(names)}"
+    raise UserError(f"{source!r} is neither a file nor an experiment: {hint}")
+
+
+def _resolved(
+    bases: dict[tuple[Path, str | None], DictConfig],
+    folder: Path,
+    base: str,
+    task: str,
+    variant: str,
+    settings: dict[str, Any],
+    own: dict[str, Any],
+) -> DictConfig:
+    """The base, what all runs change in it, what a variant changes in that; ``bases`` are those read so far."""
+    named = str(own.get("base", base)).replace("{task}", task)
+    own = {key: value for key, value in own.items() if key != "base"}
+    try:
+        found = find_configuration(named, folder)
+        if found is None:
+            raise UserError(f"base {named!r} is neither a file beside it nor a configuration that comes along")
+        chosen = [layer["policy"]["method"] for layer in (settings, own) if "method" in layer.get("policy", {})]
+        method = str(chosen[-1]) if chosen else None
+        if (found, method) not in bases:
+            bases[found, method] = load_configuration(str(found), method)
+        configuration = bases[found, method]
+        for layer in (settings, own):
+            differences = OmegaConf.create(_with_task(layer, task))
+            assert isinstance(differences, DictConfig)
+            configuration = overlay(configuration, differences)
+        return resolve(configuration, FULL, {"task": task}, [])
+    except UserError as error:
+        raise UserError(f"{variant} on {task}: {error}") from error
+
+
+def _decided(resolved: DictConfig, demonstrations: int, seed: int) -> DictConfig:
+    configuration = resolved.copy()
+    configuration.seed = seed
+    configuration.data.demonstrations = demonstrations
+    return configuration
+
+
+def _with_task(value: Any, task: str) -> Any:
+    """The same with ``{task}`` in every string replaced by the task's name."""
+    if isinstance(value, dict):
+        return {key: _with_task(item, task) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_task(item, task) for item in value]
+    return value.replace("{task}", task) if isinstance(value, str) else value
+
+
+def _replace_data(settings: dict[str, Any], expert: str | None, diverse: Sequence[str] | None) -> dict[str, Any]:
+    data = _mapping(settings.get("data"), "settings.data")
+    data |= {} if expert is None else {"expert": expert}
+    data |= {} if diverse is None else {"diverse": list(diverse)}
+    return {**settings, "data": data} if data else settings
+
+
+def _listed(plain: dict[Any, Any], key: str, kind: type, least: int = 0) -> list[Any]:
+    values = plain[key]
+    right = isinstance(values, list) and values and all(type(value) is kind for value in values)
+    if not right or len(set(values)) < len(values) or (kind is int and min(values) < least):
+        wanted = "names" if kind is str else f"whole numbers from {least} on"
+        raise UserError(f"{key} must be a list of {wanted}, each once, and is {values!r}")
+    return list(values)
+
+
+def _mapping(value: Any, key: str) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise UserError(f"{key} must hold settings, and is {value!r}")
+    found = dict(value or {})
+    for path, where in DECIDED.items():
+        group, _, leaf = path.rpartition(".")
+        inside = found.get(group) if group else found
+        if isinstance(inside, dict) and leaf in inside:
+            raise UserError(f"{key} sets {path}, which the grid decides: list it under {where}")
+    return found
+
+
+def _variants(value: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(value, dict) or not value:
+        raise UserError("variants must name at least one variant, such as `plain: {}`")
+    for name in value:
+        if not re.fullmatch(r"[\w-][\w.-]*", str(name)):
+            raise UserError(f"variant {name!r}: use letters, digits, _, - and ., for it names a folder")
+    return {str(name): _mapping(settings, f"variant {name}") for name, settings in value.items()}
