@@ -71,10 +71,11 @@ def policy_transitions(simulator: Simulator, policy: Policy, rows: int, episodes
     """Transitions that a policy visits in the Simulator from its start states, ``(rows,)`` at most."""
     generator = torch.Generator().manual_seed(0)
     observation = simulator.reset(episodes, generator)
+    members = simulator.episode_members(episodes, generator)
     parts = []
     for _ in range(max(1, rows // episodes)):
         action = policy.act(observation)
-        following, _, terminated, _ = simulator.step(observation, action, generator)
+        following, _, terminated, _ = simulator.step(observation, action, generator, members=members)
         parts.append(
             TensorDict(
                 {"observation": observation, "action": action, "next": {"observation": following}},

@@ -17,10 +17,10 @@ from app.export import simulator_of
 from app.finished_run import FinishedRun
 from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
+from app.recorded_rewards import reward_rank_correlation
 from app.report import write_report
 from app.reward_histograms import write_reward_histograms
 from app.run_folder import finished_stages, shared_stages, write_whole
-from app.true_rewards import reward_rank_correlation
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method

@@ -9,8 +9,8 @@ import gymnasium
 import torch
 from tensordict import TensorDict
 
+from app.recorded_rewards import raw_rewards
 from app.run_folder import write_whole
-from app.true_rewards import raw_rewards
 from datamodules import TransitionDataModule
 from lit_modules.diagnostics import spread
 from lit_modules.offsim import OffSim

@@ -53,15 +53,16 @@ class RollOut:
 def roll_out(simulator: Simulator, act: Act, episodes: int, horizon: int, seed: int = 0) -> RollOut:
     """Episodes in a Simulator from its start states, until all have ended or ``horizon`` steps are over.
 
-    The same random numbers as ``lit_modules.simulator_sac.simulator_return`` with a generator of the same seed.
+    The same random numbers as ``lit_modules.simulator_policy.simulator_return`` with a generator of the same seed.
     """
     generator = torch.Generator().manual_seed(seed)
     observation = simulator.reset(episodes, generator)
+    members = simulator.episode_members(episodes, generator)
     running = torch.ones(episodes, dtype=torch.bool)
     steps: list[tuple[Tensor, ...]] = []
     for _ in range(horizon):
         action = act(observation)
-        following, _, terminated, info = simulator.step(observation, action, generator)
+        following, _, terminated, info = simulator.step(observation, action, generator, members=members)
         steps.append((observation, action, following, running, info["uncertainty"]))
         running = running & ~terminated
         if not bool(running.any()):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from app.rollouts import concatenate, on_tensors, recorded, roll_out
-from lit_modules.simulator_sac import simulator_return
+from lit_modules.simulator_policy import simulator_return
 from zoo import Policy, Simulator
 from zoo.episodes import Episode, policy_actions
 from zoo.termination import TerminationModel

@@ -29,7 +29,7 @@ def reward_rank_correlation(reward: RewardModel, data: TransitionDataModule) -> 
     """
     tables = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
     return {
-        name: None if table is None else _rank_correlation(raw_rewards(reward, table), true_rewards(data, table))
+        name: None if table is None else _rank_correlation(raw_rewards(reward, table), recorded_rewards(data, table))
         for name, table in tables.items()
     }
 
@@ -41,7 +41,7 @@ def raw_rewards(reward: RewardModel, table: TensorDict) -> NDArray[np.float64]:
     return reward.raw(features).double().numpy()
 
 
-def true_rewards(data: TransitionDataModule, table: TensorDict) -> NDArray[np.float64]:
+def recorded_rewards(data: TransitionDataModule, table: TensorDict) -> NDArray[np.float64]:
     """Recorded rewards of the rows of one of a data module's tables, ``(N,)``."""
     numbers, steps = table["episode"].numpy(), table["step"].numpy()
     found = np.full(len(table), np.nan)

@@ -10,7 +10,7 @@ import minari
 import pytest
 import torch
 
-from app.true_rewards import reward_rank_correlation, true_rewards
+from app.recorded_rewards import recorded_rewards, reward_rank_correlation
 from datamodules import TransitionDataModule
 from datamodules.sources import resolve
 
@@ -34,14 +34,14 @@ def test_every_row_gets_the_reward_that_was_recorded_with_it(data: TransitionDat
     for table in (data.expert_train, data.expert_held_out, data.diverse_train, data.diverse_held_out):
         assert table is not None and len(table) > 5
         expected = [recorded[row.numpy().tobytes()] for row in table["observation"]]
-        assert true_rewards(data, table).tolist() == expected
+        assert recorded_rewards(data, table).tolist() == expected
 
 
 def test_rank_correlation_of_rewards(data: TransitionDataModule) -> None:
     def learned(direction: float) -> Any:
         """A reward that is a monotone function of the true one, or constant."""
         tables = [table for table in (data.expert_held_out, data.diverse_held_out) if table is not None]
-        known = {len(table): torch.as_tensor(true_rewards(data, table)) for table in tables}
+        known = {len(table): torch.as_tensor(recorded_rewards(data, table)) for table in tables}
         return SimpleNamespace(
             features=lambda observation, action, following: observation,
             raw=lambda features: direction * known[len(features)].exp(),
