@@ -29,7 +29,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@echo "Running the tests"
-	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q
+	@OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	@echo "Checking style with ruff"
