@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import minari
 import numpy as np
 
-from datamodules.sources import resolve
+from app.evaluate import episode_returns
 
 
 def warn_of_worse_expert(expert: str | Sequence[str], diverse: str | Sequence[str]) -> str | None:
@@ -35,9 +34,5 @@ def warn_of_worse_expert(expert: str | Sequence[str], diverse: str | Sequence[st
 
 
 def _mean_return(ids: str | Sequence[str]) -> float | None:
-    returns = [
-        float(np.sum(episode.rewards))
-        for name in ([ids] if isinstance(ids, str) else ids)
-        for episode in minari.MinariDataset(resolve(name).folder).iterate_episodes()
-    ]
+    returns = [value for name in ([ids] if isinstance(ids, str) else ids) for value in episode_returns(name)]
     return float(np.mean(returns)) if np.any(returns) else None

@@ -128,8 +128,13 @@ def recorded_returns(dataset_id: str, seed: int = 0) -> dict[str, Any]:
     Raises:
         DataError: if the dataset is not there.
     """
+    return summarize_returns(episode_returns(dataset_id), seed)
+
+
+def episode_returns(dataset_id: str) -> list[float]:
+    """Recorded return of each episode of a local Minari dataset; errors as of :func:`recorded_returns`."""
     dataset = minari.MinariDataset(resolve(dataset_id).folder)
-    return summarize_returns([float(episode.rewards.sum()) for episode in dataset.iterate_episodes()], seed)
+    return [float(episode.rewards.sum()) for episode in dataset.iterate_episodes()]
 
 
 def load_policy(path: str | Path) -> Policy:

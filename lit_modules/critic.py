@@ -131,6 +131,19 @@ class BatchedCritics:
         return super()._apply(*args, **kwargs)  # type: ignore[misc]
 
 
+def plain_rows(tensordict: TensorDictBase) -> dict[str, Tensor]:
+    """Transitions under TorchRL's keys as the losses here take them, with noise ``next_noise`` for the next action."""
+    following = tensordict["next"]
+    return {
+        "observation": tensordict["observation"],
+        "action": tensordict["action"],
+        "reward": following["reward"].squeeze(-1),
+        "next_observation": following["observation"],
+        "terminated": following["terminated"].squeeze(-1).float(),
+        "next_noise": torch.randn_like(tensordict["action"]),
+    }
+
+
 class ForeachSoftUpdate(SoftUpdate):
     """TorchRL's ``SoftUpdate`` of the critics of a loss of this module, all parameters in one call."""
 
@@ -215,15 +228,6 @@ class BatchedSACLoss(BatchedCritics, SACLoss):
         }
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        following = tensordict["next"]
-        rows = {
-            "observation": tensordict["observation"],
-            "action": tensordict["action"],
-            "reward": following["reward"].squeeze(-1),
-            "next_observation": following["observation"],
-            "terminated": following["terminated"].squeeze(-1).float(),
-            "next_noise": torch.randn_like(tensordict["action"]),
-            "noise": torch.randn_like(tensordict["action"]),
-        }
+        rows = plain_rows(tensordict) | {"noise": torch.randn_like(tensordict["action"])}
         proposal = self.policy(rows["observation"])
         return TensorDict(self.losses(rows, proposal, self.critic_layers(), self.target_layers()))

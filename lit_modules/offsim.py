@@ -39,7 +39,7 @@ from lit_modules.rows import (
 )
 from zoo.policy import Policy
 from zoo.reward import RewardModel
-from zoo.simulator import AGGREGATIONS, Simulator
+from zoo.simulator import Simulator, refuse_unknown_aggregation
 from zoo.start_states import StartStates
 from zoo.termination import LearnedTermination, RuleTermination, TerminationModel
 from zoo.transition import TransitionModel
@@ -185,8 +185,7 @@ class OffSim(Method):
         self.register_buffer("target_entropy", torch.tensor(0.0), persistent=False)
         self.recorded: RecordedActions | None = None
         self.row_margins: Tensor | None = None
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(f"unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}")
+        refuse_unknown_aggregation(aggregation)
         if isinstance(margin, str) and margin != ADAPTIVE:
             raise ValueError(
                 f"unknown margin {margin!r}: choose a number, one for each diverse data set, or {ADAPTIVE}"

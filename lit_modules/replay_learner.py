@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
+from lit_modules.critic import QNetwork
 from lit_modules.method import Compute, Conversation
 from lit_modules.random_stream import RandomStream
 from lit_modules.simulator_policy import SimulatorPolicy
@@ -49,6 +50,15 @@ class ReplayLearner(SimulatorPolicy):
         super().__init__(simulator, **settings)
         self.replay_random = RandomStream(torch.initial_seed(), "replay")
         self._make_replay()
+
+    def make_critic(self) -> QNetwork:
+        """One critic of the ensemble."""
+        return QNetwork(
+            self.policy.observation_size,
+            self.policy.action_size,
+            self.hparams["hidden_sizes"],
+            layer_norm=self.hparams["layer_norm"],
+        )
 
     def _make_replay(self) -> None:
         self.replay = TensorDictReplayBuffer(

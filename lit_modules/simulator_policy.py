@@ -14,6 +14,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from lit_modules.behaviour_cloning import cloning_loss
 from lit_modules.method import Method
 from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
@@ -205,6 +206,33 @@ class SimulatorPolicy(Method):
         return self.hparams["reward_scale"] * (reward - penalty) + (
             self.hparams["gamma"] * self.end_value * inputs["terminated"]
         )
+
+    def propose(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The actor on a batch and on the demonstrations that it is held to, in one forward pass.
+
+        Args:
+            inputs: ``observation`` ``(B, D)``; ``expert_observation`` and ``expert_action`` ``(N, ...)``.
+
+        Returns:
+            Location and scale on the batch, ``(B, A)``, and the regulariser L_cloning, ``None`` without a weight.
+        """
+        observation = inputs["observation"]
+        if not self.hparams["cloning_weight"] > 0:
+            return (*self.policy(observation), None)
+        size = observation.shape[0]
+        location, scale = self.policy(torch.cat([observation, inputs["expert_observation"]]))
+        cloning = cloning_loss(
+            self.policy, location[size:], scale[size:], inputs["expert_action"], self.hparams["cloning_form"]
+        )
+        return location[:size], scale[:size], cloning
+
+    def add_cloning(
+        self, total: Tensor, logged: dict[str, Tensor], cloning: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A loss and what is logged of it, with the regulariser that :meth:`propose` returned."""
+        if cloning is None:
+            return total, logged
+        return total + self.hparams["cloning_weight"] * cloning, {**logged, "cloning": cloning.detach()}
 
     def _keep_snapshot(self) -> Path | None:
         """Save the averaged policy when it is time; its file."""

@@ -20,7 +20,6 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_modules.behaviour_cloning import cloning_loss
 from lit_modules.method import Compute, Conversation, Descend, Follow
 from lit_modules.ppo_loss import TensorPPOLoss, advantages
 from lit_modules.rows import deal
@@ -200,21 +199,11 @@ class SimulatorPPO(SimulatorPolicy):
 
     def objective(self, inputs: dict[str, Tensor], counts: Tensor, noise: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum that an update differentiates, and its parts; see the module's equations."""
-        settings = self.hparams
-        size, cloning_weight = counts.shape[0], settings["cloning_weight"]
-        # One forward pass of the actor for the minibatch and the demonstrations it is held to
-        held = [inputs["expert_observation"]] if cloning_weight > 0 else []
-        location, scale = self.policy(torch.cat([inputs["observation"], *held]))
-        losses = self.loss.losses(inputs, (location[:size], scale[:size]), counts, noise)
+        location, scale, cloning = self.propose(inputs)
+        losses = self.loss.losses(inputs, (location, scale), counts, noise)
         total = losses["loss_objective"] + losses["loss_entropy"] + losses["loss_critic"]
         logged = {name: value.detach() for name, value in losses.items()}
-        if cloning_weight > 0:
-            cloning = cloning_loss(
-                self.policy, location[size:], scale[size:], inputs["expert_action"], settings["cloning_form"]
-            )
-            total = total + cloning_weight * cloning
-            logged["cloning"] = cloning.detach()
-        return total, logged
+        return self.add_cloning(total, logged, cloning)
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 

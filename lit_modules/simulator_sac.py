@@ -19,8 +19,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, QNetwork, flat
+from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, flat
 from lit_modules.method import Conversation, Descend, Follow
 from lit_modules.replay_learner import ReplayLearner
 
@@ -41,15 +40,9 @@ class SimulatorSAC(ReplayLearner):
     ) -> None:
         super().__init__(simulator, **settings)
         given = self.hparams
-        critic = QNetwork(
-            self.policy.observation_size,
-            self.policy.action_size,
-            given["hidden_sizes"],
-            layer_norm=given["layer_norm"],
-        )
         self.loss = BatchedSACLoss(
             self.policy,
-            critic,
+            self.make_critic(),
             gamma=given["gamma"],
             value_range=self.value_range,
             num_qvalue_nets=given["critics"],
@@ -93,26 +86,15 @@ class SimulatorSAC(ReplayLearner):
         self, inputs: dict[str, Tensor], critics: Layers, targets: Layers
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum that an update differentiates, and its parts; see the module's equations."""
-        settings = self.hparams
         reward = self.batch_reward(inputs)
-        size = reward.shape[0]
-        cloning_weight = settings["cloning_weight"]
-        # One forward pass of the actor for the batch and the demonstrations it is held to
-        held = [inputs["expert_observation"]] if cloning_weight > 0 else []
-        location, scale = self.policy(torch.cat([inputs["observation"], *held]))
-        losses = self.loss.losses({**inputs, "reward": reward}, (location[:size], scale[:size]), critics, targets)
+        location, scale, cloning = self.propose(inputs)
+        losses = self.loss.losses({**inputs, "reward": reward}, (location, scale), critics, targets)
         total = losses["loss_actor"] + losses["loss_qvalue"]
         loss_alpha = losses.pop("loss_alpha")
-        if settings["target_entropy"] is not None:
+        if self.hparams["target_entropy"] is not None:
             total = total + loss_alpha
         logged = {name: value.detach() for name, value in losses.items()} | {"reward": reward.mean()}
-        if cloning_weight > 0:
-            cloning = cloning_loss(
-                self.policy, location[size:], scale[size:], inputs["expert_action"], settings["cloning_form"]
-            )
-            total = total + cloning_weight * cloning
-            logged["cloning"] = cloning.detach()
-        return total, logged
+        return self.add_cloning(total, logged, cloning)
 
     def _keep_snapshot(self) -> Path | None:
         """Also what the critics think of the policy, in a JSON file beside it."""

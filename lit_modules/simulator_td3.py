@@ -18,8 +18,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.critic import Layers, QNetwork, flat
+from lit_modules.critic import Layers, flat
 from lit_modules.method import Conversation, Descend, Follow
 from lit_modules.replay_learner import ReplayLearner
 from lit_modules.td3_loss import BatchedTD3Loss
@@ -56,15 +55,9 @@ class SimulatorTD3(ReplayLearner):
         given = self.hparams
         for policy in (self.policy, self.averaged_policy):
             policy.set_deviation(exploration_noise)
-        critic = QNetwork(
-            self.policy.observation_size,
-            self.policy.action_size,
-            given["hidden_sizes"],
-            layer_norm=given["layer_norm"],
-        )
         self.loss = BatchedTD3Loss(
             self.policy,
-            critic,
+            self.make_critic(),
             gamma=given["gamma"],
             smoothing_noise=smoothing_noise,
             smoothing_clip=smoothing_clip,
@@ -114,21 +107,10 @@ class SimulatorTD3(ReplayLearner):
 
     def actor_objective(self, inputs: dict[str, Tensor], critics: Layers) -> tuple[Tensor, dict[str, Tensor]]:
         """The actor's loss with its regulariser, and what is logged of it."""
-        settings = self.hparams
-        observation = inputs["observation"]
-        size, cloning_weight = observation.shape[0], settings["cloning_weight"]
-        # One forward pass of the actor for the batch and the demonstrations it is held to
-        held = [inputs["expert_observation"]] if cloning_weight > 0 else []
-        location, scale = self.policy(torch.cat([observation, *held]))
-        terms = self.loss.actor_terms(observation, self.policy.squash(location[:size]), critics)
+        location, _, cloning = self.propose(inputs)
+        terms = self.loss.actor_terms(inputs["observation"], self.policy.squash(location), critics)
         total = terms["loss_actor"]
-        if settings["normalize_values"]:
+        if self.hparams["normalize_values"]:
             total = total / terms["proposed_size"].clamp_min(1e-6)
         logged = {name: value.detach() for name, value in terms.items() if name != "proposed_size"}
-        if cloning_weight > 0:
-            cloning = cloning_loss(
-                self.policy, location[size:], scale[size:], inputs["expert_action"], settings["cloning_form"]
-            )
-            total = total + cloning_weight * cloning
-            logged["cloning"] = cloning.detach()
-        return total, logged
+        return self.add_cloning(total, logged, cloning)

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.objectives import TD3Loss
 
-from lit_modules.critic import BatchedCritics, Layers, QNetwork
+from lit_modules.critic import BatchedCritics, Layers, QNetwork, plain_rows
 from zoo.policy import Policy
 
 
@@ -132,15 +132,7 @@ class BatchedTD3Loss(BatchedCritics, TD3Loss):
         }
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
-        following = tensordict["next"]
-        rows = {
-            "observation": tensordict["observation"],
-            "action": tensordict["action"],
-            "reward": following["reward"].squeeze(-1),
-            "next_observation": following["observation"],
-            "terminated": following["terminated"].squeeze(-1).float(),
-            "next_noise": torch.randn_like(tensordict["action"]),
-        }
+        rows = plain_rows(tensordict)
         critics = self.critic_layers()
         proposed = self.policy.mean_action(rows["observation"])
         return TensorDict(

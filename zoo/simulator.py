@@ -18,6 +18,12 @@ from zoo.uncertainty import measure, quantile_levels
 AGGREGATIONS = ("random_member", "fixed_member", "mean")
 
 
+def refuse_unknown_aggregation(name: str) -> None:
+    """Raise a ``ValueError`` unless ``name`` is one of ``AGGREGATIONS``."""
+    if name not in AGGREGATIONS:
+        raise ValueError(f"unknown aggregation {name!r}: choose one of {', '.join(AGGREGATIONS)}")
+
+
 class Simulator(nn.Module):
     """A learned system that is always stepped in batches, on one device.
 
@@ -53,8 +59,7 @@ class Simulator(nn.Module):
         aggregation: str = "random_member",
     ) -> None:
         super().__init__()
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(f"unknown aggregation {aggregation!r}: choose one of {', '.join(AGGREGATIONS)}")
+        refuse_unknown_aggregation(aggregation)
         self.transition = transition
         self.reward = reward
         self.termination = termination
