@@ -22,6 +22,8 @@ def warn_of_worse_expert(expert: str | Sequence[str], diverse: str | Sequence[st
     Returns:
         The warning, or ``None``.
     """
+    if not diverse:
+        return None
     best = _mean_return(expert)
     for name in [diverse] if isinstance(diverse, str) else diverse:
         other = _mean_return(name)

@@ -57,10 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     }
     loaded = load_configuration(arguments.source, chosen_method(arguments.overrides))
     configuration = resolve(loaded, arguments.budget, options, arguments.overrides)
+    if arguments.seeds is not None and arguments.seed is not None:
+        raise UserError("give --seed or --seeds, not both")
     try:
+        warning = warn_of_worse_expert(configuration.data.expert, configuration.data.diverse)
+        if warning is not None:
+            say(warning)
         if arguments.seeds is not None:
-            if arguments.seed is not None:
-                raise UserError("give --seed or --seeds, not both")
             train_seeds(configuration, parse_seeds(arguments.seeds), arguments.out or Path("runs") / configuration.task)
         else:
             train(configuration, arguments.out or Path("runs") / f"{configuration.task}-seed{configuration.seed}")
@@ -72,10 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
 def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
     claim_folder(configuration, folder)
-    if not finished_stages(folder) and configuration.data.diverse:
-        warning = warn_of_worse_expert(configuration.data.expert, configuration.data.diverse)
-        if warning is not None:
-            say(warning)
     for name in configuration.stages:
         if name not in finished_stages(folder):
             train_stage(configuration, folder, name)
