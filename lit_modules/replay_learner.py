@@ -23,6 +23,9 @@ class ReplayLearner(SimulatorPolicy):
         simulator: file of a Simulator.
         critics: critics in the ensemble; the smallest value counts.
         layer_norm: layer normalisation in the critics.
+        replayed_start_share: share of roll-outs that go on from simulated states of the replay buffer, so that what
+            happens long after a recorded state is seen without longer roll-outs. The other shares of starts are shares
+            of the rest.
         refresh_every: updates between refreshes of the replay buffer.
         buffer_size: simulated transitions kept; the oldest are dropped.
         batch_size: transitions per update.
@@ -38,6 +41,7 @@ class ReplayLearner(SimulatorPolicy):
         simulator: str,
         critics: int = 2,
         layer_norm: bool = True,
+        replayed_start_share: float = 0.0,
         refresh_every: int = 250,
         buffer_size: int = 100_000,
         batch_size: int = 256,
@@ -91,6 +95,14 @@ class ReplayLearner(SimulatorPolicy):
                 self._keep_snapshot()
             first = last
         return logged
+
+    def draw_start_states(self, count: int) -> Tensor:
+        replayed = min(round(count * self.hparams["replayed_start_share"]), len(self.replay))
+        states = super().draw_start_states(count - replayed)
+        if replayed == 0:
+            return states
+        rows = self.replay[self.random.integers(len(self.replay), replayed)]
+        return torch.cat([states, rows["observation"]])
 
     def roll_out(self) -> Conversation:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""

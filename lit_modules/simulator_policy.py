@@ -33,7 +33,8 @@ class SimulatorPolicy(Method):
         hidden_sizes: widths of the critics, and of the actor if it starts from scratch.
         horizon: steps of a roll-out.
         starts: roll-outs per refresh.
-        expert_start_share: share of roll-outs that start in expert states; the rest start anywhere in the data.
+        expert_start_share: share of roll-outs that start in expert states.
+        initial_start_share: share that starts where episodes begin; the rest start anywhere in the data.
         gamma: discount.
         reward_scale: kappa, multiplies the Simulator's reward (expert mean 1), so that values are of order
             ``kappa / (1 - gamma)``.
@@ -73,6 +74,7 @@ class SimulatorPolicy(Method):
         horizon: int = 30,
         starts: int = 200,
         expert_start_share: float = 0.5,
+        initial_start_share: float = 0.0,
         gamma: float = 0.99,
         reward_scale: float = 0.1,
         uncertainty_weight: float = 0.0,
@@ -87,6 +89,11 @@ class SimulatorPolicy(Method):
         compile: str = "never",
     ) -> None:
         super().__init__()
+        if expert_start_share + initial_start_share > 1.0:
+            raise ValueError(
+                f"expert_start_share {expert_start_share} and initial_start_share {initial_start_share} are shares of "
+                "the same roll-outs: together they may not exceed 1"
+            )
         # Of the subclasses' constructors as well
         self.save_hyperparameters()
         self.simulator = Simulator.load(simulator)
@@ -142,14 +149,25 @@ class SimulatorPolicy(Method):
     def draw_roll_outs(self) -> tuple[Tensor, ...]:
         """Start states and random numbers of the next roll-outs, for :meth:`simulate`."""
         count, horizon = self.hparams["starts"], self.hparams["horizon"]
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        starts = draw_starts(data, count, self.hparams["expert_start_share"], self.random)
         return (
-            starts["observation"].to(self.device),
+            self.draw_start_states(count),
             self.random.normal(horizon, count, self.policy.action_size),
             self._draw_members(horizon, count),
             self.random.normal(horizon, count, self.policy.observation_size),
         )
+
+    def draw_start_states(self, count: int) -> Tensor:
+        """Where roll-outs begin: expert states, initial states of episodes, any recorded state, ``(count, D)``."""
+        share = self.hparams["expert_start_share"]
+        initial = round(count * self.hparams["initial_start_share"])
+        recorded = count - initial
+        expert_share = min(1.0, count * share / recorded) if recorded > 0 else 0.0
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        states = draw_starts(data, recorded, expert_share, self.random)["observation"].to(self.device)
+        if initial == 0:
+            return states
+        first = self.simulator.start_states.observations
+        return torch.cat([states, first[self.random.integers(len(first), initial)]])
 
     def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
         """Actions ``(B, A)`` that roll-outs take, from standard normal noise of this shape."""

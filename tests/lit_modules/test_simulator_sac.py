@@ -103,6 +103,30 @@ def first(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value[0] for name, value in inputs.items()}
 
 
+def test_roll_outs_begin_where_their_shares_say(tmp_path: Path) -> None:
+    module = make(tmp_path, expert_start_share=0.25, initial_start_share=0.5, replayed_start_share=0.6)
+
+    def within(states: torch.Tensor, known: torch.Tensor) -> int:
+        return int((states[:, None] == known).all(dim=-1).any(dim=1).sum())
+
+    data = module.trainer.datamodule  # type: ignore[attr-defined]
+    initial, expert = module.simulator.start_states.observations, data.expert_train["observation"]
+    states = module.draw_start_states(20)  # nothing is replayed yet
+    assert states.shape == (20, SIZE)
+    assert within(states, initial) == 10
+    assert 5 <= within(states, expert) <= 10
+    module.run(module.roll_out())
+    states = module.draw_start_states(20)
+    assert states.shape == (20, SIZE)
+    assert within(states, initial) >= 4
+    assert within(states, module.replay[:]["observation"]) >= 12
+
+
+def test_shares_of_starts_beyond_the_whole_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="together"):
+        make(tmp_path, expert_start_share=0.6, initial_start_share=0.5)
+
+
 def test_half_of_a_batch_is_recorded_and_half_of_that_expert(tmp_path: Path) -> None:
     module = make(tmp_path)
     module.run(module.roll_out())
