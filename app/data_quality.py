@@ -36,5 +36,5 @@ def warn_of_worse_expert(expert: str | Sequence[str], diverse: str | Sequence[st
 
 
 def _mean_return(ids: str | Sequence[str]) -> float | None:
-    returns = [value for name in ([ids] if isinstance(ids, str) else ids) for value in episode_returns(name)]
+    returns = episode_returns(ids)
     return float(np.mean(returns)) if np.any(returns) else None

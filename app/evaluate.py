@@ -122,19 +122,20 @@ def summarize_episodes(episodes: Sequence[Episode], seed: int, reward: RewardMod
     return result
 
 
-def recorded_returns(dataset_id: str, seed: int = 0) -> dict[str, Any]:
-    """What :func:`app.statistics.summarize_returns` says of the episodes of a local Minari dataset.
+def recorded_returns(ids: str | Sequence[str], seed: int = 0) -> dict[str, Any]:
+    """What :func:`app.statistics.summarize_returns` says of the episodes of local Minari datasets.
 
     Raises:
-        DataError: if the dataset is not there.
+        DataError: if one is not there.
     """
-    return summarize_returns(episode_returns(dataset_id), seed)
+    return summarize_returns(episode_returns(ids), seed)
 
 
-def episode_returns(dataset_id: str) -> list[float]:
-    """Recorded return of each episode of a local Minari dataset; errors as of :func:`recorded_returns`."""
-    dataset = minari.MinariDataset(resolve(dataset_id).folder)
-    return [float(episode.rewards.sum()) for episode in dataset.iterate_episodes()]
+def episode_returns(ids: str | Sequence[str]) -> list[float]:
+    """Recorded return of each episode of a local Minari dataset or several; errors as of :func:`recorded_returns`."""
+    sources = [resolve(name) for name in ([ids] if isinstance(ids, str) else ids)]
+    episodes = (episode for source in sources for episode in minari.MinariDataset(source.folder).iterate_episodes())
+    return [float(episode.rewards.sum()) for episode in episodes]
 
 
 def load_policy(path: str | Path) -> Policy:

@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from app.arguments import positive
+from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
 from app.experiments.grid import Run, select
 from app.experiments.processes import WorkerProcess, ended_by_signals, locked
@@ -82,6 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     _refuse_other_settings(runs, out)
     _check_data(runs)
+    warn_of_worse_experts(runs)
     with locked(out) as lock, ended_by_signals():
         failed = carry_out(plan(runs, out), arguments.jobs, lambda unit: WorkerProcess(unit, out, lock))
         _print_list(runs, out)
@@ -129,6 +131,14 @@ def _check_data(runs: list[Run]) -> None:
                     make_data(run.configuration, stage)
                 except DataError as error:
                     raise UserError(f"{run.name}: {error}") from error
+
+
+def warn_of_worse_experts(runs: list[Run]) -> None:
+    """Say once of each choice of data if its demonstrations are the worse episodes."""
+    chosen = {(str(data.expert), str(data.diverse)): data for data in (run.configuration.data for run in runs)}
+    for data in chosen.values():
+        if (warning := warn_of_worse_expert(data.expert, data.diverse)) is not None:
+            say(warning)
 
 
 def _print_list(runs: list[Run], out: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from minari.data_collector import EpisodeBuffer
 
 from app.data_quality import warn_of_worse_expert
+from app.evaluate import recorded_returns
 
 
 @pytest.fixture
@@ -43,3 +44,9 @@ def test_worse_demonstrations_are_pointed_out() -> None:
 @pytest.mark.parametrize("expert, diverse", [("good", "bad"), ("silent", "good"), ("good", "silent")])
 def test_better_demonstrations_and_data_without_rewards_are_not(expert: str, diverse: str) -> None:
     assert warn_of_worse_expert(f"test/{expert}-v0", [f"test/{diverse}-v0"]) is None
+
+
+@pytest.mark.usefixtures("record")
+def test_returns_of_several_sets_are_those_of_all_their_episodes() -> None:
+    assert recorded_returns("test/good-v0")["returns"] == [6.0]
+    assert recorded_returns(["test/good-v0", "test/bad-v0"])["returns"] == [6.0, 3.0]

@@ -164,6 +164,16 @@ def test_configuration_and_data_are_checked_before_the_first_run(
     assert started == [] and not (tmp_path / "out").exists()
 
 
+def test_worse_demonstrations_are_pointed_out_once(
+    tiny_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(experiment, "warn_of_worse_expert", lambda expert, diverse: f"{expert} below {diverse[0]}")
+    runs = load_experiment(str(tiny_file)).runs
+    assert len(runs) > 1
+    experiment.warn_of_worse_experts(runs)
+    assert capsys.readouterr().out.splitlines() == ["tiny/hopper/expert-v0 below tiny/hopper/other-v0"]
+
+
 class Scripted:
     """A process that ends with a status after some looks at it."""
 
