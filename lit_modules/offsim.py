@@ -486,9 +486,7 @@ class OffSim(Method):
         # At 1 the mean learns as from squared errors; at 0 what is hard to predict is soon given up as noise
         weighting = log_variance.detach().exp().pow(settings["variance_weighting"])
         weighted = (inputs["weight"] * (weighting * likelihood).mean(dim=-1)).sum() / inputs["weight"].sum()
-        # The learned bounds are pulled together, so that they do not run away (PETS)
-        bounds = 0.01 * (self.transition.log_variance_max - self.transition.log_variance_min).mean()
-        loss = settings["likelihood_weight"] * weighted + bounds
+        loss = settings["likelihood_weight"] * weighted
         parts = {
             "transition/negative_log_likelihood": likelihood.detach().mean(),
             "transition/squared_error": error.detach().mean(),

@@ -25,10 +25,12 @@ class TransitionModel(nn.Module):
         members: E.
         hidden_sizes: widths of the hidden layers of each member.
         activation: name of the activation.
-        log_variance_min: initial lower bound of the log-variance of a standardised difference.
-        log_variance_max: initial upper bound.
+        log_variance_min: lower bound of the log-variance of a standardised difference.
+        log_variance_max: upper bound.
     """
 
+    log_variance_min: Tensor
+    log_variance_max: Tensor
     observation_low: Tensor
     observation_high: Tensor
 
@@ -60,8 +62,9 @@ class TransitionModel(nn.Module):
         self.delta_normalizer = Normalizer(observation_size)
         sizes = [observation_size + action_size, *hidden_sizes, 2 * observation_size]
         self.network = EnsembleMLP(members, sizes, activation)
-        self.log_variance_min = nn.Parameter(torch.full((observation_size,), log_variance_min))
-        self.log_variance_max = nn.Parameter(torch.full((observation_size,), log_variance_max))
+        # Fixed, unlike in PETS: learned ones are pulled together, and where they meet all states have one variance
+        self.register_buffer("log_variance_min", torch.full((observation_size,), log_variance_min))
+        self.register_buffer("log_variance_max", torch.full((observation_size,), log_variance_max))
         # Predictions are kept inside this box; it is the range of the training data, widened by half its span.
         self.register_buffer("observation_low", torch.full((observation_size,), -torch.inf))
         self.register_buffer("observation_high", torch.full((observation_size,), torch.inf))
