@@ -107,7 +107,7 @@ class ReplayLearner(SimulatorPolicy):
     def roll_out(self) -> Conversation:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
         columns, alive = yield Compute("simulate", self.draw_roll_outs())
-        figures = self.roll_out_figures(columns, alive)
+        figures = self.heed_roll_outs(columns, alive)
         stored = {name: column[alive] for name, column in columns.items()}
         following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}
         self.replay.extend(TensorDict({**stored, "next": following}, batch_size=[len(stored["observation"])]))

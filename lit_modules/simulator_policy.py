@@ -20,6 +20,9 @@ from lit_modules.rows import draw_starts, require_streams
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
+TUNED = "tuned"
+TUNED_START, TUNED_LOW, TUNED_HIGH = 0.3, 1e-3, 30.0
+
 
 class SimulatorPolicy(Method):
     """A policy trained inside a frozen Simulator; how it learns is the subclass's.
@@ -38,7 +41,10 @@ class SimulatorPolicy(Method):
         gamma: discount.
         reward_scale: kappa, multiplies the Simulator's reward (expert mean 1), so that values are of order
             ``kappa / (1 - gamma)``.
-        uncertainty_weight: penalty per unit of uncertainty, in units of the median uncertainty on the data.
+        uncertainty_weight: penalty per unit of uncertainty, in units of the median uncertainty on the data; ``tuned``
+            raises it while roll-outs are more uncertain than ``uncertainty_budget``, and lowers it otherwise.
+        uncertainty_budget: mean uncertainty of roll-outs that a tuned weight aims at, in the same units.
+        uncertainty_rate: how fast it is tuned: share of its size per unit of excess, at each refresh.
         uncertainty_cut: level of the data's uncertainty quantile above which a roll-out ends as if it had died
             (Kidambi et al. 2020, MOReL); ``None`` never ends it.
         cloning_weight: lambda, weight of the regulariser towards demonstrated actions.
@@ -60,6 +66,7 @@ class SimulatorPolicy(Method):
     end_value: Tensor
     cut: Tensor
     uncertainty_unit: Tensor
+    uncertainty_weight: Tensor
 
     remedy = "Lower the learning rates or reward_scale."
 
@@ -77,7 +84,9 @@ class SimulatorPolicy(Method):
         initial_start_share: float = 0.0,
         gamma: float = 0.99,
         reward_scale: float = 0.1,
-        uncertainty_weight: float = 0.0,
+        uncertainty_weight: float | str = 0.0,
+        uncertainty_budget: float = 1.0,
+        uncertainty_rate: float = 0.1,
         uncertainty_cut: float | None = 0.99,
         cloning_weight: float = 20.0,
         cloning_form: str = "mse",
@@ -94,6 +103,8 @@ class SimulatorPolicy(Method):
                 f"expert_start_share {expert_start_share} and initial_start_share {initial_start_share} are shares of "
                 "the same roll-outs: together they may not exceed 1"
             )
+        if isinstance(uncertainty_weight, str) and uncertainty_weight != TUNED:
+            raise ValueError(f"uncertainty_weight is {uncertainty_weight!r}: give a number, or {TUNED}")
         # Of the subclasses' constructors as well
         self.save_hyperparameters()
         self.simulator = Simulator.load(simulator)
@@ -111,6 +122,8 @@ class SimulatorPolicy(Method):
         self.register_buffer("cut", torch.tensor(cut), persistent=False)
         unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
         self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
+        weight = TUNED_START if uncertainty_weight == TUNED else float(uncertainty_weight)
+        self.register_buffer("uncertainty_weight", torch.tensor(weight), persistent=False)
 
     def _refuse_other_spaces(
         self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
@@ -207,20 +220,25 @@ class SimulatorPolicy(Method):
         names = ("observation", "action", "uncertainty", "next_observation", "ended")
         return dict(zip(names, columns, strict=True)), alive
 
-    def roll_out_figures(self, columns: dict[str, Tensor], alive: Tensor) -> dict[str, Tensor]:
-        """What is logged of the roll-outs that :meth:`simulate` returned."""
+    def heed_roll_outs(self, columns: dict[str, Tensor], alive: Tensor) -> dict[str, Tensor]:
+        """Tune the penalty to the roll-outs that :meth:`simulate` returned; what is logged of them."""
         uncertainty = columns["uncertainty"][alive]
+        if self.hparams["uncertainty_weight"] == TUNED:
+            excess = uncertainty.mean() / self.uncertainty_unit - self.hparams["uncertainty_budget"]
+            growth = (self.hparams["uncertainty_rate"] * excess).exp()
+            self.uncertainty_weight.mul_(growth).clamp_(TUNED_LOW, TUNED_HIGH)
         return {
             "rollout/mean_length": alive.sum() / alive.shape[1],
             "rollout/untrusted": (uncertainty > self.cut).float().mean(),
             "rollout/uncertainty": uncertainty.mean(),
+            "rollout/uncertainty_weight": self.uncertainty_weight.clone(),
         }
 
     @torch.no_grad()
     def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:
         """What each transition pays, ``(B,)``: scaled learned reward, less doubt, and the value of ends."""
         reward = self.simulator.reward(inputs["observation"], inputs["action"], inputs["next_observation"])
-        penalty = inputs["uncertainty"] * (self.hparams["uncertainty_weight"] / self.uncertainty_unit)
+        penalty = inputs["uncertainty"] * (self.uncertainty_weight / self.uncertainty_unit)
         return self.hparams["reward_scale"] * (reward - penalty) + (
             self.hparams["gamma"] * self.end_value * inputs["terminated"]
         )
@@ -260,6 +278,15 @@ class SimulatorPolicy(Method):
         file = Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors"
         self.averaged_policy.save(file)
         return file
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["uncertainty_weight"] = self.uncertainty_weight.clone()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if "uncertainty_weight" in checkpoint:  # files of before it was tuned
+            self.uncertainty_weight.copy_(checkpoint["uncertainty_weight"])
 
     # ---------------------------------------------------------------------------------------------------- validation
 

@@ -153,7 +153,7 @@ class SimulatorPPO(SimulatorPolicy):
         self.hands = (torch.cat([rows for rows, _ in dealt]), torch.cat([counts for _, counts in dealt]))
         self.played = 0
         return {
-            **self.roll_out_figures(columns, alive),
+            **self.heed_roll_outs(columns, alive),
             "rollout/reward": assessed["reward"][alive].mean(),
             "rollout/ended": (ended & alive).any(dim=0).float().mean(),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -205,6 +206,31 @@ def test_uncertainty_penalty_is_in_units_of_the_median_on_data(tmp_path: Path) -
     expected = 0.1 * 2.0 * batch["uncertainty"] / module.uncertainty_unit
     difference = module.batch_reward(batch) - penalised.batch_reward(batch)
     torch.testing.assert_close(difference, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_tuned_penalty_grows_while_roll_outs_are_more_uncertain_than_the_budget(tmp_path: Path) -> None:
+    module = make(tmp_path, uncertainty_weight="tuned", uncertainty_budget=1.5, uncertainty_rate=0.2)
+    before = float(module.uncertainty_weight)
+    columns = {"uncertainty": torch.full((3, 4), 2.0) * module.uncertainty_unit}
+    alive = torch.ones(3, 4, dtype=torch.bool)
+    alive[2:] = False
+    columns["uncertainty"][2:] = 1e6  # what comes after an end does not count
+    logged = module.heed_roll_outs(columns, alive)
+    assert float(logged["rollout/uncertainty_weight"]) == pytest.approx(before * math.exp(0.2 * 0.5))
+    columns["uncertainty"][:2] = 0.5 * module.uncertainty_unit
+    module.heed_roll_outs(columns, alive)
+    assert float(module.uncertainty_weight) == pytest.approx(before * math.exp(0.2 * (0.5 - 1.0)))
+    module.run(module.roll_out())
+    checkpoint: dict[str, Any] = {}
+    module.on_save_checkpoint(checkpoint)
+    resumed = make(tmp_path, uncertainty_weight="tuned")
+    resumed.on_load_checkpoint(checkpoint)
+    assert torch.equal(resumed.uncertainty_weight, module.uncertainty_weight)
+
+
+def test_unknown_way_of_choosing_the_penalty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="uncertainty_weight is 'auto'"):
+        make(tmp_path, uncertainty_weight="auto")
 
 
 def test_the_simulator_is_frozen(tmp_path: Path) -> None:
