@@ -26,6 +26,10 @@ class ReplayLearner(SimulatorPolicy):
         replayed_start_share: share of roll-outs that go on from simulated states of the replay buffer, so that what
             happens long after a recorded state is seen without longer roll-outs. The other shares of starts are shares
             of the rest.
+        candidates: next states drawn at each step of a roll-out, of which the one that the critics value least is
+            taken; 1 takes the Simulator as it is. Where members agree and are sure, candidates are alike; where they
+            do not, the policy cannot count on the one that suits it. An adversary that needs no training, in the
+            place of one that changes the model (Rigter et al. 2022, "RAMBO-RL").
         refresh_every: updates between refreshes of the replay buffer.
         buffer_size: simulated transitions kept; the oldest are dropped.
         batch_size: transitions per update.
@@ -42,6 +46,7 @@ class ReplayLearner(SimulatorPolicy):
         critics: int = 2,
         layer_norm: bool = True,
         replayed_start_share: float = 0.0,
+        candidates: int = 1,
         refresh_every: int = 250,
         buffer_size: int = 100_000,
         batch_size: int = 256,
@@ -103,6 +108,32 @@ class ReplayLearner(SimulatorPolicy):
             return states
         rows = self.replay[self.random.integers(len(self.replay), replayed)]
         return torch.cat([states, rows["observation"]])
+
+    def draw_roll_outs(self) -> tuple[Any, ...]:
+        count, horizon, candidates = (self.hparams[name] for name in ("starts", "horizon", "candidates"))
+        if candidates == 1:
+            return super().draw_roll_outs()
+        return (
+            self.draw_start_states(count),
+            self.random.normal(horizon, count, self.policy.action_size),
+            self._draw_members(horizon, candidates, count),
+            self.random.normal(horizon, candidates, count, self.policy.observation_size),
+            self.loss.critic_layers(),
+        )
+
+    def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
+        """The candidate of the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``; ends have their own value."""
+        (critics,) = judges
+        candidates, count, size = following.shape
+        flat = following.flatten(0, 1)
+        values = self.loss.critic.batched(critics, self.loss.normalizer(flat), self.policy.act(flat)).min(dim=0).values
+        ended = self.simulator.termination(flat)
+        reward = self.simulator.reward(observation.repeat(candidates, 1), action.repeat(candidates, 1), flat)
+        worth = self.hparams["reward_scale"] * reward + self.hparams["gamma"] * torch.where(
+            ended, self.end_value, values
+        )
+        worst = worth.view(candidates, count).argmin(dim=0)
+        return following.gather(0, worst.view(1, count, 1).expand(1, count, size)).squeeze(0)
 
     def roll_out(self) -> Conversation:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""

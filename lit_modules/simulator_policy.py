@@ -186,23 +186,24 @@ class SimulatorPolicy(Method):
         """Actions ``(B, A)`` that roll-outs take, from standard normal noise of this shape."""
         return self.policy.act(observation, deterministic=False, noise=noise)
 
-    def _draw_members(self, horizon: int, count: int) -> Tensor:
-        """The member that moves each roll-out at each step, ``(H, B)``."""
+    def _draw_members(self, horizon: int, *shape: int) -> Tensor:
+        """The member that moves each roll-out at each step, ``(H, *shape)``."""
         members = self.simulator.transition.members
         if self.simulator.aggregation == "fixed_member":
-            return self.random.integers(members, 1, count).expand(horizon, count)
-        return self.random.integers(members, horizon, count)
+            return self.random.integers(members, 1, *shape).expand(horizon, *shape)
+        return self.random.integers(members, horizon, *shape)
 
     def simulate(
-        self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor
+        self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor, *judges: Any
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Roll-outs of H steps from B states; every row takes every step, and ``alive`` says which of them count.
 
         Args:
             observation: start states, ``(B, D)``.
             action_noise: ``(H, B, A)``.
-            members: member that moves each row, ``(H, B)``.
-            step_noise: ``(H, B, D)``.
+            members: member that moves each row, ``(H, B)``; or ``(H, C, B)``, C candidates for the next state.
+            step_noise: ``(H, B, D)`` or ``(H, C, B, D)``.
+            judges: what :meth:`choose` needs to choose among candidates.
 
         Returns:
             Columns ``(H, B, ...)``: observation, action, uncertainty, next_observation, ended; and alive ``(H, B)``.
@@ -212,6 +213,8 @@ class SimulatorPolicy(Method):
         for step in range(len(members)):
             action = self.explore(observation, action_noise[step])
             following, uncertainty = self.simulator.advance(observation, action, members[step], step_noise[step])
+            if following.dim() == 3:
+                following = self.choose(observation, action, following, *judges)
             ended = self.simulator.termination(following) | (uncertainty > self.cut)
             steps.append((observation, action, uncertainty, following, ended, running))
             running = running & ~ended
@@ -219,6 +222,10 @@ class SimulatorPolicy(Method):
         *columns, alive = (torch.stack(column) for column in zip(*steps, strict=True))
         names = ("observation", "action", "uncertainty", "next_observation", "ended")
         return dict(zip(names, columns, strict=True)), alive
+
+    def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
+        """The next states ``(B, D)`` that roll-outs take among candidates ``(C, B, D)``."""
+        raise NotImplementedError
 
     def heed_roll_outs(self, columns: dict[str, Tensor], alive: Tensor) -> dict[str, Tensor]:
         """Tune the penalty to the roll-outs that :meth:`simulate` returned; what is logged of them."""

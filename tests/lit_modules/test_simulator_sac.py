@@ -228,6 +228,38 @@ def test_tuned_penalty_grows_while_roll_outs_are_more_uncertain_than_the_budget(
     assert torch.equal(resumed.uncertainty_weight, module.uncertainty_weight)
 
 
+def test_of_several_candidates_the_critics_least_valued_is_taken(tmp_path: Path) -> None:
+    module = make(tmp_path, candidates=3, gamma=0.9)
+    observation, action, following = torch.randn(4, SIZE), torch.rand(4, ACTIONS), torch.randn(3, 4, SIZE)
+    critics = module.loss.critic_layers()
+    chosen = module.choose(observation, action, following, critics)
+
+    def worth(row: int, candidate: int) -> float:
+        state = following[candidate, row : row + 1]
+        reward = module.simulator.reward(observation[row : row + 1], action[row : row + 1], state)
+        values = module.loss.critic.batched(critics, module.loss.normalizer(state), module.policy.act(state))
+        return float((0.1 * reward + 0.9 * values.min()).detach())
+
+    for row in range(4):
+        worst = min(range(3), key=lambda candidate: worth(row, candidate))
+        assert torch.equal(chosen[row], following[worst, row])
+    module.simulator.termination = EndsAbove(1.0)
+    following[:, :, 0] = 0.0
+    following[1, :, 0] = 2.0
+    module.end_value.fill_(-1e3)
+    assert torch.equal(module.choose(observation, action, following, critics), following[1])
+    module.end_value.fill_(1e3)
+    assert not bool((module.choose(observation, action, following, critics)[:, 0] > 1.0).any())
+
+
+def test_roll_outs_of_candidates_have_the_shape_of_others(tmp_path: Path) -> None:
+    plain, choosy = (make(tmp_path, candidates=count) for count in (1, 3))
+    for module in (plain, choosy):
+        module.run(module.roll_out())
+    assert choosy.replay[:]["next", "observation"].shape == plain.replay[:]["next", "observation"].shape
+    assert bool(torch.isfinite(choosy.replay[:]["next", "observation"]).all())
+
+
 def test_unknown_way_of_choosing_the_penalty_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="uncertainty_weight is 'auto'"):
         make(tmp_path, uncertainty_weight="auto")
