@@ -54,6 +54,8 @@ class BehaviourCloning(Method):
             to make a cloned gait fall.
         final_rate: share of the rate that is left then.
         weight_decay: decoupled weight decay; keeps a policy cloned from few episodes from over-fitting.
+        narrowest: observations are standardised as what is cloned, but no feature by less than this share of its
+            deviation in all data.
         rows: stream of the data module that is cloned: ``expert`` or ``all``.
     """
 
@@ -70,6 +72,7 @@ class BehaviourCloning(Method):
         decay_updates: int | None = None,
         final_rate: float = 0.02,
         weight_decay: float = 1e-2,
+        narrowest: float = 0.1,
         rows: str = "expert",
     ) -> None:
         super().__init__()
@@ -90,9 +93,11 @@ class BehaviourCloning(Method):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
             require_streams(data, [self.hparams["rows"]])
-            # Demonstrations alone are narrow: a feature that hardly varies there would be blown up elsewhere.
-            statistics = data.statistics
-            self.policy.normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
+            # On the scale of what is cloned, where small differences of the state decide
+            own = data.expert_statistics if self.hparams["rows"] == "expert" else data.statistics
+            # A feature that hardly varies there would be blown up elsewhere
+            least = self.hparams["narrowest"] * data.statistics.observation_std
+            self.policy.normalizer.set_statistics(own.observation_mean, torch.maximum(own.observation_std, least))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

@@ -1,0 +1,47 @@
+"""Behaviour cloning: on which scale the policy sees observations."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from datamodules.statistics import measure
+from lit_modules.behaviour_cloning import BehaviourCloning
+
+
+def table(mean: list[float], deviation: list[float]) -> TensorDict:
+    generator = torch.Generator().manual_seed(0)
+    observation = torch.randn(2000, 3, generator=generator) * torch.tensor(deviation) + torch.tensor(mean)
+    return TensorDict(
+        {"observation": observation, "action": torch.zeros(2000, 1), "next": {"observation": observation}},
+        batch_size=[2000],
+    )
+
+
+def cloning(**settings: object) -> BehaviourCloning:
+    """A module set up with demonstrations that are narrow, very narrow and wide beside the other data."""
+    expert, other = table([5.0, 0.0, 0.0], [0.3, 1e-4, 4.0]), table([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
+    module = BehaviourCloning(3, [-1.0], [1.0], (8,), **settings)  # type: ignore[arg-type]
+    data = SimpleNamespace(
+        expert_statistics=measure(expert), statistics=measure(expert, other), streams={"expert": 8, "all": 8}
+    )
+    module._trainer = SimpleNamespace(datamodule=data)
+    module.setup("fit")
+    return module
+
+
+def test_observations_are_standardised_as_the_demonstrations_but_for_features_that_hardly_vary_there() -> None:
+    everything = float(torch.tensor([1e-8, 1.0]).mean().sqrt())  # deviation of the second feature in all data
+    normalizer = cloning().policy.normalizer
+    assert normalizer.std.tolist() == pytest.approx([0.3, 0.1 * everything, 4.0], rel=0.05)
+    assert normalizer.mean.tolist() == pytest.approx([5.0, 0.0, 0.0], abs=0.2)
+    assert float(cloning(narrowest=1.0).policy.normalizer.std[1]) == pytest.approx(everything, rel=0.05)
+
+
+def test_everything_recorded_is_cloned_on_its_own_scale() -> None:
+    normalizer = cloning(rows="all").policy.normalizer
+    assert float(normalizer.mean[0]) == pytest.approx(2.5, abs=0.1)
+    assert float(normalizer.std[0]) == pytest.approx((0.5 * (0.09 + 1.0) + 6.25) ** 0.5, rel=0.05)
