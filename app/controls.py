@@ -80,13 +80,7 @@ class ControlSAC(SimulatorSAC):
     control = True
 
     def replace_reward(self, reward: nn.Module) -> None:
-        """Train on another reward, with the bounds of values and the worth of ends that follow from its bounds."""
-        self.simulator.reward = reward  # type: ignore[assignment]
-        largest_sum = float(self.hparams["reward_scale"]) / (1.0 - float(self.hparams["gamma"]))
-        low, high = largest_sum * float(reward.low), largest_sum * float(reward.high)  # type: ignore[arg-type]
-        self.end_value.fill_(low)
-        self.loss.value_low.fill_(low)
-        self.loss.value_high.fill_(high)
+        super().replace_reward(reward)
         self.policy.control = self.averaged_policy.control = True
 
 

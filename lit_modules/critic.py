@@ -111,6 +111,11 @@ class BatchedCritics:
         """The critic's architecture; the values live in ``qvalue_network_params``."""
         return self.qvalue_network.module
 
+    def smallest_value(self, layers: Layers, observation: Tensor, action: Tensor) -> Tensor:
+        """The smallest critic's value, ``(B,)``, of observations as they are, not standardised."""
+        values: Tensor = self.critic.batched(layers, self.normalizer(observation), action)
+        return values.min(dim=0).values
+
     def critic_layers(self) -> Layers:
         """The critics' trained parameters."""
         return self._cached("critics", self.qvalue_network_params)

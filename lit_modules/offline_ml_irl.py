@@ -74,11 +74,8 @@ class OfflineMLIRL(SimulatorSAC):
             getattr(learned, name).load_state_dict(getattr(given, name).state_dict())
         learned.low.fill_(-reward_bound)
         learned.high.fill_(reward_bound)
-        self.simulator.reward = learned
-        largest_sum = self.hparams["reward_scale"] * reward_bound / (1.0 - self.hparams["gamma"])
-        self.loss.value_low.fill_(-largest_sum)
-        self.loss.value_high.fill_(largest_sum)
-        self.end_value.zero_()
+        self.replace_reward(learned)
+        self.end_value.zero_()  # measured along the way
         self.reward_random = RandomStream(torch.initial_seed(), "reward")
 
     def setup(self, stage: str) -> None:

@@ -37,6 +37,7 @@ from lit_modules.rows import (
     pick_alive,
     require_streams,
 )
+from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.simulator import Simulator, refuse_unknown_aggregation
@@ -46,8 +47,7 @@ from zoo.transition import TransitionModel
 
 REWARD_ROWS = 2000  # rows behind each logged reward and histogram
 PER_STEP = ("recorded", "running", "uniform", "cloned_noise", "added_noise", "order", "noise")  # drawn, (H, ...)
-TUNED = "tuned"
-TUNED_START, TUNED_LOW, TUNED_HIGH = 1e-2, 1e-4, 0.9  # at 1 the optimal variance is infinite
+ENTROPY_TUNING = Tuning(start=1e-2, low=1e-4, high=0.9)  # at 1 the optimal variance is infinite
 OWN_ROWS = 256  # transitions in the adversarial term of one update
 
 
@@ -180,8 +180,7 @@ class OffSim(Method):
         if isinstance(entropy_weight, str) and entropy_weight != TUNED:
             raise ValueError(f"unknown entropy_weight {entropy_weight!r}: choose a number or {TUNED}")
         # Tensors, not numbers: they differ between replicas that are trained together
-        weight = TUNED_START if entropy_weight == TUNED else float(entropy_weight)
-        self.register_buffer("entropy_weight", torch.tensor(weight), persistent=False)
+        self.register_buffer("entropy_weight", ENTROPY_TUNING.initial(entropy_weight), persistent=False)
         self.register_buffer("target_entropy", torch.tensor(0.0), persistent=False)
         self.recorded: RecordedActions | None = None
         self.row_margins: Tensor | None = None
@@ -291,7 +290,7 @@ class OffSim(Method):
     def _tune_entropy(self, entropy: Tensor) -> None:
         """Raise alpha while the entropy is below its target, lower it above (Haarnoja et al. 2018, for the model)."""
         step = self.hparams["entropy_learning_rate"] * (self.target_entropy - entropy)
-        self.entropy_weight.mul_(step.exp()).clamp_(TUNED_LOW, TUNED_HIGH)
+        ENTROPY_TUNING.follow(self.entropy_weight, step)
 
     def deal(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
         """Recorded rows for the transition model: a block of its own for each member, with its share of expert rows.

@@ -109,35 +109,39 @@ class ReplayLearner(SimulatorPolicy):
         rows = self.replay[self.random.integers(len(self.replay), replayed)]
         return torch.cat([states, rows["observation"]])
 
-    def draw_roll_outs(self) -> tuple[Any, ...]:
-        count, horizon, candidates = (self.hparams[name] for name in ("starts", "horizon", "candidates"))
-        if candidates == 1:
-            return super().draw_roll_outs()
-        return (
-            self.draw_start_states(count),
-            self.random.normal(horizon, count, self.policy.action_size),
-            self._draw_members(horizon, candidates, count),
-            self.random.normal(horizon, candidates, count, self.policy.observation_size),
-            self.loss.critic_layers(),
-        )
+    def replace_reward(self, reward: Any) -> None:
+        """Train on another reward, with the bounds of values and the worth of ends that follow from its bounds."""
+        self.simulator.reward = reward
+        low, high = self.value_range
+        self.end_value.fill_(low)
+        self.loss.value_low.fill_(low)
+        self.loss.value_high.fill_(high)
 
     def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
         """The candidate of the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``; ends have their own value."""
         (critics,) = judges
         candidates, count, size = following.shape
-        flat = following.flatten(0, 1)
-        values = self.loss.critic.batched(critics, self.loss.normalizer(flat), self.policy.act(flat)).min(dim=0).values
-        ended = self.simulator.termination(flat)
-        reward = self.simulator.reward(observation.repeat(candidates, 1), action.repeat(candidates, 1), flat)
-        worth = self.hparams["reward_scale"] * reward + self.hparams["gamma"] * torch.where(
-            ended, self.end_value, values
+        reached = following.flatten(0, 1)
+        ended = self.simulator.termination(reached)
+        paid = self.batch_reward(
+            {
+                "observation": observation.repeat(candidates, 1),
+                "action": action.repeat(candidates, 1),
+                "next_observation": reached,
+                "uncertainty": torch.zeros_like(reached[:, 0]),  # the same for all candidates of a row
+                "terminated": ended.float(),
+            }
         )
+        values = self.loss.smallest_value(critics, reached, self.policy.act(reached))
+        worth = paid + self.hparams["gamma"] * values * (~ended).float()
         worst = worth.view(candidates, count).argmin(dim=0)
         return following.gather(0, worst.view(1, count, 1).expand(1, count, size)).squeeze(0)
 
     def roll_out(self) -> Conversation:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
-        columns, alive = yield Compute("simulate", self.draw_roll_outs())
+        candidates = self.hparams["candidates"]
+        judges = (self.loss.critic_layers(),) if candidates > 1 else ()
+        columns, alive = yield Compute("simulate", (*self.draw_roll_outs(candidates), *judges))
         figures = self.heed_roll_outs(columns, alive)
         stored = {name: column[alive] for name, column in columns.items()}
         following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}

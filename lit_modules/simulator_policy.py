@@ -17,11 +17,11 @@ from torch import Tensor
 from lit_modules.behaviour_cloning import cloning_loss
 from lit_modules.method import Method
 from lit_modules.rows import draw_starts, require_streams
+from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
-TUNED = "tuned"
-TUNED_START, TUNED_LOW, TUNED_HIGH = 0.3, 1e-3, 30.0
+PENALTY_TUNING = Tuning(start=0.3, low=1e-3, high=30.0)
 
 
 class SimulatorPolicy(Method):
@@ -111,19 +111,21 @@ class SimulatorPolicy(Method):
         self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
-        # Rewards are clipped, so every value is known to lie between these two.
-        largest_sum = reward_scale / (1.0 - gamma)
-        low, high = (largest_sum * float(bound) for bound in (self.simulator.reward.low, self.simulator.reward.high))
-        self.value_range = (low, high)
         # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
         # one for dying, whatever constant is added to it.
-        self.register_buffer("end_value", torch.tensor(low), persistent=False)
+        self.register_buffer("end_value", torch.tensor(self.value_range[0]), persistent=False)
         cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
         self.register_buffer("cut", torch.tensor(cut), persistent=False)
         unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
         self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
-        weight = TUNED_START if uncertainty_weight == TUNED else float(uncertainty_weight)
-        self.register_buffer("uncertainty_weight", torch.tensor(weight), persistent=False)
+        self.register_buffer("uncertainty_weight", PENALTY_TUNING.initial(uncertainty_weight), persistent=False)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """What every value is known to lie between, because rewards are clipped."""
+        largest_sum = self.hparams["reward_scale"] / (1.0 - self.hparams["gamma"])
+        reward = self.simulator.reward
+        return largest_sum * float(reward.low), largest_sum * float(reward.high)
 
     def _refuse_other_spaces(
         self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
@@ -159,14 +161,15 @@ class SimulatorPolicy(Method):
 
     # ----------------------------------------------------------------------------------------------- in the Simulator
 
-    def draw_roll_outs(self) -> tuple[Tensor, ...]:
+    def draw_roll_outs(self, candidates: int = 1) -> tuple[Tensor, ...]:
         """Start states and random numbers of the next roll-outs, for :meth:`simulate`."""
         count, horizon = self.hparams["starts"], self.hparams["horizon"]
+        moved = (count,) if candidates == 1 else (candidates, count)
         return (
             self.draw_start_states(count),
             self.random.normal(horizon, count, self.policy.action_size),
-            self._draw_members(horizon, count),
-            self.random.normal(horizon, count, self.policy.observation_size),
+            self._draw_members(horizon, *moved),
+            self.random.normal(horizon, *moved, self.policy.observation_size),
         )
 
     def draw_start_states(self, count: int) -> Tensor:
@@ -232,8 +235,7 @@ class SimulatorPolicy(Method):
         uncertainty = columns["uncertainty"][alive]
         if self.hparams["uncertainty_weight"] == TUNED:
             excess = uncertainty.mean() / self.uncertainty_unit - self.hparams["uncertainty_budget"]
-            growth = (self.hparams["uncertainty_rate"] * excess).exp()
-            self.uncertainty_weight.mul_(growth).clamp_(TUNED_LOW, TUNED_HIGH)
+            PENALTY_TUNING.follow(self.uncertainty_weight, self.hparams["uncertainty_rate"] * excess)
         return {
             "rollout/mean_length": alive.sum() / alive.shape[1],
             "rollout/untrusted": (uncertainty > self.cut).float().mean(),

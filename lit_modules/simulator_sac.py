@@ -113,5 +113,4 @@ class SimulatorSAC(ReplayLearner):
         """
         observation = self.simulator.start_states.observations
         action = self.averaged_policy.act(observation)
-        values = self.loss.critic.batched(self.loss.critic_layers(), self.loss.normalizer(observation), action)
-        return float(values.min(dim=0).values.mean())
+        return float(self.loss.smallest_value(self.loss.critic_layers(), observation, action).mean())
