@@ -111,7 +111,7 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
         cloned_policy=cloned,
         snapshot_every=configuration.policy.updates // configuration.evaluation.curve_points,
         snapshots=str(folder / "policy" / "snapshots"),
-        **settings,
+        **{"decay_updates": configuration.policy.updates, **settings},
     )
 
 

@@ -98,7 +98,7 @@ def simulator(observation_size: int, action_size: int, device: torch.device) -> 
     """A Simulator of the default size with random weights."""
     torch.manual_seed(0)
     made = Simulator(
-        TransitionModel(observation_size, action_size),
+        TransitionModel(observation_size, action_size, residual=True),
         RewardModel(observation_size, action_size),
         TerminationModel(),
         StartStates.of(torch.randn(1000, observation_size)),

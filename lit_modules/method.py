@@ -44,14 +44,14 @@ class Descend:
         function: name of a method as in :class:`Compute` that returns ``(loss, parts)``.
         arguments: its arguments.
         optimizer: which of the method's optimisers, which touches the gradients of its own parameters alone.
-        learning_rate: rate to set first; ``None`` leaves it.
+        learning_rate: rate to set first, one for all parameter groups or one each; ``None`` leaves it.
         gradient_norm: name under which the norm of the gradients is added to the parts; ``None`` adds none.
     """
 
     function: str
     arguments: tuple[Any, ...]
     optimizer: int = 0
-    learning_rate: float | None = None
+    learning_rate: float | Sequence[float] | None = None
     gradient_norm: str | None = None
 
 
@@ -202,14 +202,17 @@ def cosine_decay(done: float, final: float) -> float:
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | None) -> None:
-    """Set the rate of every parameter group; ``None`` leaves it."""
-    if rate is not None:
-        for group in optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | Sequence[float] | None) -> None:
+    """Set the rate of all parameter groups, or one each; ``None`` leaves it."""
+    if rate is None:
+        return
+    groups = optimizer.param_groups
+    rates = [rate] * len(groups) if isinstance(rate, int | float) else rate
+    for group, own in zip(groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own
 
 
 def listed_optimizers(module: lightning.LightningModule) -> list[LightningOptimizer]:

@@ -65,6 +65,7 @@ class OffSim(Method):
         termination: ``rule``, ``learned`` or ``none``.
         members: members of the transition ensemble.
         transition_hidden_sizes: widths of the hidden layers of each member.
+        transition_residual: whether each of them is added to the one before it; about as good as twice the updates.
         reward_hidden_sizes: widths of the hidden layers of the reward, three for a four-layer network.
         reward_uses_next_observation: r(s,a,s') if true, r(s,a) if false.
         uncertainty: measure that the Simulator reports, see ``zoo.uncertainty``.
@@ -121,6 +122,7 @@ class OffSim(Method):
         termination: str = "rule",
         members: int = 7,
         transition_hidden_sizes: Sequence[int] = (200, 200, 200, 200),
+        transition_residual: bool = True,
         reward_hidden_sizes: Sequence[int] = (256, 256, 256),
         reward_uses_next_observation: bool = True,
         uncertainty: str = "disagreement",
@@ -145,7 +147,7 @@ class OffSim(Method):
         l2_weight: float = 1e-3,
         margin_weight: float = 0.0,
         margin: float | list[float] | str = 1.0,
-        transition_learning_rate: float = 5e-3,
+        transition_learning_rate: float = 1e-2,
         transition_warmup: int = 200,
         transition_final_rate: float = 0.02,
         transition_weight_decay: float = 5e-5,
@@ -160,7 +162,9 @@ class OffSim(Method):
         super().__init__()
         self.save_hyperparameters()
         action_size = len(action_low)
-        self.transition = TransitionModel(observation_size, action_size, members, transition_hidden_sizes)
+        self.transition = TransitionModel(
+            observation_size, action_size, members, transition_hidden_sizes, residual=transition_residual
+        )
         self.reward = RewardModel(
             observation_size,
             action_size,

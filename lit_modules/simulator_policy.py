@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.method import Method
+from lit_modules.method import Method, cosine_decay
 from lit_modules.rows import draw_starts, require_streams
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
@@ -49,6 +49,8 @@ class SimulatorPolicy(Method):
             (Kidambi et al. 2020, MOReL); ``None`` never ends it.
         cloning_weight: lambda, weight of the regulariser towards demonstrated actions.
         cloning_form: ``mse`` or ``log_likelihood``.
+        decay_updates: updates over which the actor's rate falls to ``actor_final_rate`` (cosine); ``None`` keeps it.
+        actor_final_rate: share of the actor's rate that is left then.
         policy_average: decay of the running average of the actor's weights, which is the policy that comes out.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
         snapshots: folder for the snapshots.
@@ -90,6 +92,8 @@ class SimulatorPolicy(Method):
         uncertainty_cut: float | None = 0.99,
         cloning_weight: float = 20.0,
         cloning_form: str = "mse",
+        decay_updates: int | None = None,
+        actor_final_rate: float = 1.0,
         policy_average: float = 0.999,
         snapshot_every: int = 0,
         snapshots: str = "snapshots",
@@ -278,6 +282,13 @@ class SimulatorPolicy(Method):
         if cloning is None:
             return total, logged
         return total + self.hparams["cloning_weight"] * cloning, {**logged, "cloning": cloning.detach()}
+
+    def actor_rate(self) -> float:
+        """The actor's learning rate now."""
+        rate, total = float(self.hparams["actor_learning_rate"]), self.hparams["decay_updates"]
+        if total is None:
+            return rate
+        return rate * cosine_decay(self.updates / max(1, total), self.hparams["actor_final_rate"])
 
     def _keep_snapshot(self) -> Path | None:
         """Save the averaged policy when it is time; its file."""

@@ -189,7 +189,8 @@ class SimulatorPPO(SimulatorPolicy):
         inputs = {name: column[rows] for name, column in self.table.items()}
         inputs |= {f"expert_{name}": expert[name] for name in ("observation", "action")}
         noise = self.random.normal(*inputs["raw"].shape)
-        logged = dict((yield Descend("objective", (inputs, counts, noise))))
+        rates = (self.actor_rate(), self.hparams["critic_learning_rate"])
+        logged = dict((yield Descend("objective", (inputs, counts, noise), learning_rate=rates)))
         average = list(self.averaged_policy.network.parameters())
         yield Follow(average, list(self.policy.network.parameters()), 1.0 - self.hparams["policy_average"])
         target_kl = self.hparams["target_kl"]

@@ -76,7 +76,10 @@ class SimulatorSAC(ReplayLearner):
     def update(self, inputs: dict[str, Tensor]) -> Conversation:
         """One step of critics, actor, targets and running average on the inputs of one update."""
         critics, targets = self.loss.critic_layers(), self.loss.target_layers()
-        logged = yield Descend("objective", (inputs, critics, targets))
+        rates = [self.actor_rate(), self.hparams["critic_learning_rate"]]
+        if self.hparams["target_entropy"] is not None:
+            rates.append(self.hparams["actor_learning_rate"])
+        logged = yield Descend("objective", (inputs, critics, targets), learning_rate=rates)
         yield Follow(flat(targets), flat(critics), 1.0 - self.target_update.eps)
         average = list(self.averaged_policy.network.parameters())
         yield Follow(average, list(self.policy.network.parameters()), 1.0 - self.hparams["policy_average"])

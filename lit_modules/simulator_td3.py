@@ -91,7 +91,7 @@ class SimulatorTD3(ReplayLearner):
         logged = dict((yield Descend("critic_objective", (inputs, critics, targets))))
         actor = list(self.policy.network.parameters())
         if (self.updates + 1) % self.hparams["actor_every"] == 0:
-            logged |= yield Descend("actor_objective", (inputs, critics), optimizer=1)
+            logged |= yield Descend("actor_objective", (inputs, critics), optimizer=1, learning_rate=self.actor_rate())
             yield Follow(flat(targets), flat(critics), self.hparams["tau"])
             yield Follow(list(self.loss.target_policy.network.parameters()), actor, self.hparams["tau"])
         yield Follow(list(self.averaged_policy.network.parameters()), actor, 1.0 - self.hparams["policy_average"])

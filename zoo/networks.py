@@ -120,16 +120,28 @@ class EnsembleLinear(nn.Module):
 
 
 class EnsembleMLP(nn.Module):
-    """``members`` independent perceptrons of the same shape: ``(E, B, in) -> (E, B, out)``."""
+    """``members`` independent perceptrons of the same shape: ``(E, B, in) -> (E, B, out)``.
 
-    def __init__(self, members: int, sizes: Sequence[int], activation_name: str = "silu") -> None:
+    Args:
+        members: E.
+        sizes: widths from input to output.
+        activation_name: one of ``ACTIVATIONS``.
+        residual: add to each hidden layer what it was computed from, where that is as wide (He et al. 2016, "Deep
+            residual learning for image recognition").
+    """
+
+    def __init__(
+        self, members: int, sizes: Sequence[int], activation_name: str = "silu", residual: bool = False
+    ) -> None:
         super().__init__()
         self.members = members
+        self.residual = residual
         self.layers = nn.ModuleList(EnsembleLinear(members, fan_in, fan_out) for fan_in, fan_out in pairwise(sizes))
         self.activation = activation(activation_name)
 
     def forward(self, inputs: Tensor) -> Tensor:
         hidden = inputs
         for layer in self.layers[:-1]:
-            hidden = self.activation(layer(hidden))
+            following = self.activation(layer(hidden))
+            hidden = following + hidden if self.residual and following.shape == hidden.shape else following
         return self.layers[-1](hidden)

@@ -25,6 +25,7 @@ class TransitionModel(nn.Module):
         members: E.
         hidden_sizes: widths of the hidden layers of each member.
         activation: name of the activation.
+        residual: see ``EnsembleMLP``.
         log_variance_min: lower bound of the log-variance of a standardised difference.
         log_variance_max: upper bound.
     """
@@ -41,6 +42,7 @@ class TransitionModel(nn.Module):
         members: int = 7,
         hidden_sizes: Sequence[int] = (200, 200, 200, 200),
         activation: str = "silu",
+        residual: bool = False,
         log_variance_min: float = -10.0,
         log_variance_max: float = 0.5,
     ) -> None:
@@ -51,6 +53,7 @@ class TransitionModel(nn.Module):
             "members": int(members),
             "hidden_sizes": [int(size) for size in hidden_sizes],
             "activation": activation,
+            "residual": bool(residual),
             "log_variance_min": float(log_variance_min),
             "log_variance_max": float(log_variance_max),
         }
@@ -61,7 +64,7 @@ class TransitionModel(nn.Module):
         self.action_normalizer = Normalizer(action_size)
         self.delta_normalizer = Normalizer(observation_size)
         sizes = [observation_size + action_size, *hidden_sizes, 2 * observation_size]
-        self.network = EnsembleMLP(members, sizes, activation)
+        self.network = EnsembleMLP(members, sizes, activation, residual)
         # Fixed, unlike in PETS: learned ones are pulled together, and where they meet all states have one variance
         self.register_buffer("log_variance_min", torch.full((observation_size,), log_variance_min))
         self.register_buffer("log_variance_max", torch.full((observation_size,), log_variance_max))

@@ -35,6 +35,17 @@ def test_step_shapes_and_types(simulator: Simulator) -> None:
     assert info["uncertainty"].shape == (9,)
 
 
+def test_a_residual_transition_model_is_read_as_it_was_written(simulator: Simulator, tmp_path: Path) -> None:
+    observation, action = simulator.reset(6, generator()), torch.zeros(6, 3)
+    plain = simulator.transition
+    simulator.transition = TransitionModel(11, 3, members=4, hidden_sizes=(16, 16), residual=True)
+    simulator.transition.load_state_dict(plain.state_dict())
+    simulator.save(tmp_path / "residual.safetensors")
+    mean, _ = Simulator.load(tmp_path / "residual.safetensors").transition(observation, action)
+    assert torch.equal(mean, simulator.transition(observation, action)[0])
+    assert not torch.allclose(mean, plain(observation, action)[0])
+
+
 def test_same_seed_same_roll_out_and_other_seed_another(simulator: Simulator) -> None:
     observation, action = simulator.reset(6, generator()), torch.zeros(6, 3)
     first = simulator.step(observation, action, generator(1))[0]
