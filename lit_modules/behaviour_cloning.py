@@ -54,8 +54,9 @@ class BehaviourCloning(Method):
             to make a cloned gait fall.
         final_rate: share of the rate that is left then.
         weight_decay: decoupled weight decay; keeps a policy cloned from few episodes from over-fitting.
-        narrowest: observations are standardised as what is cloned, but no feature by less than this share of its
-            deviation in all data.
+        own_scale: by which deviation observations are divided: at 1 by that of what is cloned, where small differences
+            decide; at 0 by that of all data, to which a slipping policy gets; between, a geometric mean of the two.
+        narrowest: no feature is divided by less than this share of its deviation in all data.
         rows: stream of the data module that is cloned: ``expert`` or ``all``.
     """
 
@@ -72,6 +73,7 @@ class BehaviourCloning(Method):
         decay_updates: int | None = None,
         final_rate: float = 0.02,
         weight_decay: float = 1e-2,
+        own_scale: float = 0.5,
         narrowest: float = 0.1,
         rows: str = "expert",
     ) -> None:
@@ -93,11 +95,12 @@ class BehaviourCloning(Method):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
             require_streams(data, [self.hparams["rows"]])
-            # On the scale of what is cloned, where small differences of the state decide
             own = data.expert_statistics if self.hparams["rows"] == "expert" else data.statistics
-            # A feature that hardly varies there would be blown up elsewhere
-            least = self.hparams["narrowest"] * data.statistics.observation_std
-            self.policy.normalizer.set_statistics(own.observation_mean, torch.maximum(own.observation_std, least))
+            share, everywhere = self.hparams["own_scale"], data.statistics.observation_std
+            scale = own.observation_std.pow(share) * everywhere.pow(1.0 - share)
+            # A feature that does not vary there would be blown up elsewhere
+            scale = torch.maximum(scale, self.hparams["narrowest"] * everywhere)
+            self.policy.normalizer.set_statistics(own.observation_mean, scale)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

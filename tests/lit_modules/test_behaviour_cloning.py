@@ -33,15 +33,24 @@ def cloning(**settings: object) -> BehaviourCloning:
     return module
 
 
-def test_observations_are_standardised_as_the_demonstrations_but_for_features_that_hardly_vary_there() -> None:
-    everything = float(torch.tensor([1e-8, 1.0]).mean().sqrt())  # deviation of the second feature in all data
-    normalizer = cloning().policy.normalizer
-    assert normalizer.std.tolist() == pytest.approx([0.3, 0.1 * everything, 4.0], rel=0.05)
-    assert normalizer.mean.tolist() == pytest.approx([5.0, 0.0, 0.0], abs=0.2)
-    assert float(cloning(narrowest=1.0).policy.normalizer.std[1]) == pytest.approx(everything, rel=0.05)
+EVERYTHING = [(0.5 * (0.09 + 1.0) + 6.25) ** 0.5, 0.5**0.5, (0.5 * (16.0 + 1.0)) ** 0.5]  # deviations in all data
+
+
+def test_observations_are_standardised_as_the_demonstrations_as_all_data_or_between() -> None:
+    own = [0.3, 1e-4, 4.0]
+    for share in (0.0, 0.5, 1.0):
+        normalizer = cloning(own_scale=share, narrowest=0.0).policy.normalizer
+        wanted = [a**share * b ** (1.0 - share) for a, b in zip(own, EVERYTHING, strict=True)]
+        assert normalizer.std.tolist() == pytest.approx(wanted, rel=0.05)
+        assert normalizer.mean.tolist() == pytest.approx([5.0, 0.0, 0.0], abs=0.2)
+
+
+def test_features_that_do_not_vary_in_the_demonstrations_keep_a_share_of_their_deviation_in_all_data() -> None:
+    normalizer = cloning(own_scale=1.0, narrowest=0.1).policy.normalizer
+    assert normalizer.std.tolist() == pytest.approx([0.3, 0.1 * EVERYTHING[1], 4.0], rel=0.05)
 
 
 def test_everything_recorded_is_cloned_on_its_own_scale() -> None:
     normalizer = cloning(rows="all").policy.normalizer
     assert float(normalizer.mean[0]) == pytest.approx(2.5, abs=0.1)
-    assert float(normalizer.std[0]) == pytest.approx((0.5 * (0.09 + 1.0) + 6.25) ** 0.5, rel=0.05)
+    assert float(normalizer.std[0]) == pytest.approx(EVERYTHING[0], rel=0.05)
