@@ -196,7 +196,9 @@ def measure_control(
         belief = recorded_belief(folder / "snapshots" / f"{update:08d}.safetensors")
         if belief is not None:
             row["value"] = belief["value"] / float(learner.hparams["reward_scale"])
-            row["simulator_discounted_return"] = discounted_return(learner, policy, belief["temperature"])
+            row["simulator_discounted_return"] = discounted_return(
+                learner, policy, belief["temperature"], belief.get("uncertainty_weight")
+            )
         curve.append(row)
         say(
             f"  update {update:>7}: simulator {row['simulator_return']:7.1f}, real {row['real_return']:7.1f} "

@@ -26,17 +26,28 @@ BLOCK = 50  # steps between looks at whether any episode still runs
 
 
 def recorded_belief(snapshot: Path) -> dict[str, float] | None:
-    """What the training wrote beside a snapshot: ``value`` and ``temperature``; ``None`` if it wrote nothing."""
+    """What the training wrote beside a snapshot; ``None`` if it wrote nothing.
+
+    Returns:
+        ``value`` and ``temperature``, and ``uncertainty_weight`` unless the file is of before it was written.
+    """
     path = snapshot.with_suffix(".json")
     try:
         belief = json.loads(path.read_text())
-        return {name: float(belief[name]) for name in ("value", "temperature")}
+        names = ("value", "temperature", *(["uncertainty_weight"] if "uncertainty_weight" in belief else []))
+        return {name: float(belief[name]) for name in names}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 @torch.no_grad()
-def discounted_return(learner: SimulatorSAC, policy: Policy, temperature: float, seed: int = 0) -> float:
+def discounted_return(
+    learner: SimulatorSAC,
+    policy: Policy,
+    temperature: float,
+    uncertainty_weight: float | None = None,
+    seed: int = 0,
+) -> float:
     """G of the module's equation, mean over episodes from the Simulator's start states.
 
     The first action is the deterministic one, as in the recorded value; all others are sampled, as in training.
@@ -46,11 +57,14 @@ def discounted_return(learner: SimulatorSAC, policy: Policy, temperature: float,
         learner: the method, on the CPU: its rewards, ends and settings.
         policy: whose return; it replaces the learner's own.
         temperature: alpha, SAC's weight of the entropy.
+        uncertainty_weight: lambda_u, where it was tuned on the way to this policy; ``None`` takes the learner's.
         seed: of starts, actions and steps.
     """
     gamma, scale = float(learner.hparams["gamma"]), float(learner.hparams["reward_scale"])
     steps = math.ceil(math.log(REMAINDER) / math.log(gamma)) if 0.0 < gamma < 1.0 else 1
     generator = torch.Generator().manual_seed(seed)
+    if uncertainty_weight is not None:
+        learner.uncertainty_weight.fill_(uncertainty_weight)
     simulator = learner.simulator
     start = simulator.reset(EPISODES, generator)
     learner.policy = policy

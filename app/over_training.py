@@ -48,7 +48,9 @@ def diagnose_training(
             belief = recorded_belief(run.folder / "policy" / "snapshots" / f"{update:08d}.safetensors")
         if belief is not None and run.learner is not None:
             row["value"] = belief["value"] / float(run.learner.hparams["reward_scale"])
-            row["simulator_discounted_return"] = discounted_return(run.learner, policy, belief["temperature"])
+            row["simulator_discounted_return"] = discounted_return(
+                run.learner, policy, belief["temperature"], belief.get("uncertainty_weight")
+            )
         rows.append({"update": update, **row})
         print(
             f"  update {update:>7}: simulator {row['simulator_return']:7.1f} (learned reward), "

@@ -103,8 +103,12 @@ class SimulatorSAC(ReplayLearner):
         """Also what the critics think of the policy, in a JSON file beside it."""
         file = super()._keep_snapshot()
         if file is not None:
-            temperature = float(self.loss.log_alpha.detach().exp())
-            belief = {"update": self.updates, "value": self.start_value(), "temperature": temperature}
+            belief = {
+                "update": self.updates,
+                "value": self.start_value(),
+                "temperature": float(self.loss.log_alpha.detach().exp()),
+                "uncertainty_weight": float(self.uncertainty_weight),
+            }
             file.with_suffix(".json").write_text(json.dumps(belief))
         return file
 

@@ -74,6 +74,14 @@ def test_doubt_is_subtracted_as_in_training(simulator: Simulator, tmp_path: Path
     assert values[0] - values[1] == pytest.approx(values[1] - values[2], rel=1e-3)
 
 
+def test_a_weight_that_was_tuned_on_the_way_counts(simulator: Simulator, tmp_path: Path) -> None:
+    learner = make(simulator, tmp_path, uncertainty_weight="tuned")
+    tuned = discounted_return(learner, make_policy(), 0.0, uncertainty_weight=2.0)
+    given = discounted_return(make(simulator, tmp_path, uncertainty_weight=2.0), make_policy(), 0.0)
+    assert tuned == pytest.approx(given, rel=1e-6)
+    assert tuned != pytest.approx(discounted_return(make(simulator, tmp_path), make_policy(), 0.0), rel=1e-3)
+
+
 def test_the_entropy_of_all_but_the_first_action_counts(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +104,8 @@ def test_a_belief_that_is_missing_or_broken_is_none(tmp_path: Path, text: str | 
     assert recorded_belief(tmp_path / "00000010.safetensors") is None
 
 
-def test_a_belief_is_read(tmp_path: Path) -> None:
-    (tmp_path / "00000010.json").write_text(json.dumps({"update": 10, "value": 3.5, "temperature": 0.01}))
-    assert recorded_belief(tmp_path / "00000010.safetensors") == {"value": 3.5, "temperature": 0.01}
+@pytest.mark.parametrize("tuned", [{}, {"uncertainty_weight": 2.0}])
+def test_a_belief_is_read(tmp_path: Path, tuned: dict[str, float]) -> None:
+    belief = {"value": 3.5, "temperature": 0.01, **tuned}
+    (tmp_path / "00000010.json").write_text(json.dumps({"update": 10, **belief}))
+    assert recorded_belief(tmp_path / "00000010.safetensors") == belief

@@ -317,6 +317,7 @@ def test_a_snapshot_says_what_the_critics_think_of_it(tmp_path: Path) -> None:
     module._keep_snapshot()
     assert not (tmp_path / "kept").exists()
     module.updates = 4
+    module.uncertainty_weight.fill_(1.5)  # as if it had been tuned
     module._keep_snapshot()
     written = json.loads((tmp_path / "kept" / "00000004.json").read_text())
     kept = Policy.load(tmp_path / "kept" / "00000004.safetensors")
@@ -328,7 +329,12 @@ def test_a_snapshot_says_what_the_critics_think_of_it(tmp_path: Path) -> None:
         with parameters.to_module(module.loss.qvalue_network):
             values.append(module.loss.critic(seen, kept.act(starts)).squeeze(-1).detach())
     expected = float(torch.stack(values).min(dim=0).values.mean())
-    assert written == {"update": 4, "value": pytest.approx(expected, rel=1e-5), "temperature": pytest.approx(0.25)}
+    assert written == {
+        "update": 4,
+        "value": pytest.approx(expected, rel=1e-5),
+        "temperature": pytest.approx(0.25),
+        "uncertainty_weight": 1.5,
+    }
 
 
 def test_controls_and_methods_do_not_continue_one_another(tmp_path: Path) -> None:
