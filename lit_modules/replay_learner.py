@@ -14,6 +14,7 @@ from lit_modules.critic import QNetwork
 from lit_modules.method import Compute, Conversation
 from lit_modules.random_stream import RandomStream
 from lit_modules.simulator_policy import SimulatorPolicy
+from zoo.policy import Policy
 
 
 class ReplayLearner(SimulatorPolicy):
@@ -34,6 +35,9 @@ class ReplayLearner(SimulatorPolicy):
         buffer_size: simulated transitions kept; the oldest are dropped.
         batch_size: transitions per update.
         real_share: share of recorded transitions in each batch, half of them from the demonstrations.
+        anchor_weight: weight of the squared distance from the cloned policy's action in simulated states, times the
+            Simulator's uncertainty there in medians of the data's: the policy improves where the Simulator knows what
+            happens, and stays with what was cloned where it does not.
         tau: share of the critics mixed into their targets after each update.
         actor_learning_rate: Adam's rate for the actor.
         critic_learning_rate: Adam's rate for the critics.
@@ -51,12 +55,17 @@ class ReplayLearner(SimulatorPolicy):
         buffer_size: int = 100_000,
         batch_size: int = 256,
         real_share: float = 0.5,
+        anchor_weight: float = 0.0,
         tau: float = 0.005,
         actor_learning_rate: float = 1e-4,
         critic_learning_rate: float = 3e-4,
         **settings: Any,
     ) -> None:
         super().__init__(simulator, **settings)
+        cloned_policy = self.hparams["cloned_policy"]
+        if anchor_weight > 0 and cloned_policy is None:
+            raise ValueError(f"anchor_weight is {anchor_weight}, and there is no cloned_policy to hold on to")
+        self.anchor = Policy.load(cloned_policy).requires_grad_(False) if anchor_weight > 0 else None
         self.replay_random = RandomStream(torch.initial_seed(), "replay")
         self._make_replay()
 
@@ -157,7 +166,8 @@ class ReplayLearner(SimulatorPolicy):
 
         Returns:
             ``observation``, ``action``, ``next_observation``, ``terminated`` and ``uncertainty`` ``(K, B, ...)``;
-            ``expert_observation`` and ``expert_action`` ``(K, N, ...)``.
+            ``expert_observation`` and ``expert_action`` ``(K, N, ...)``; with an anchor, what it does in these
+            observations, ``anchor_action`` ``(K, B, A)``.
         """
         expert, other = rows["expert"], rows["all"]
         updates, size = expert.shape[0], self.hparams["batch_size"]
@@ -170,18 +180,43 @@ class ReplayLearner(SimulatorPolicy):
         def mixed(*key: str) -> Tensor:
             return torch.cat([part.get(key) for part in parts], dim=1)
 
-        action = mixed("action")
+        observation, action = mixed("observation"), mixed("action")
         # Recorded transitions happened, so there is nothing to doubt about them
         uncertainty = parts[0]["uncertainty"] if real < size else action.new_zeros(updates, 0)
+        anchored = {} if self.anchor is None else {"anchor_action": self.anchor.act(observation)}
         return {
-            "observation": mixed("observation"),
+            "observation": observation,
             "action": action,
             "next_observation": mixed("next", "observation"),
             "terminated": mixed("next", "terminated").squeeze(-1).float(),
             "uncertainty": functional.pad(uncertainty, (0, real)),
             "expert_observation": expert["observation"],
             "expert_action": expert["action"],
+            **anchored,
         }
+
+    def regularize(
+        self,
+        total: Tensor,
+        logged: dict[str, Tensor],
+        inputs: dict[str, Tensor],
+        proposed: tuple[Tensor, Tensor | None],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A loss of the actor and what is logged of it, with what holds it: demonstrations, and the anchor.
+
+        Args:
+            total: the loss, a scalar.
+            logged: what is logged of it.
+            inputs: those of the update.
+            proposed: the actor's location on the batch, ``(B, A)``, and its L_cloning, both of :meth:`propose`.
+        """
+        location, cloning = proposed
+        total, logged = self.add_cloning(total, logged, cloning)
+        if self.anchor is None:
+            return total, logged
+        distance = (self.policy.squash(location) - inputs["anchor_action"]).square().sum(dim=-1)
+        anchor = (inputs["uncertainty"] / self.uncertainty_unit * distance).mean()
+        return total + self.hparams["anchor_weight"] * anchor, {**logged, "anchor": anchor.detach()}
 
     def update(self, inputs: dict[str, Tensor]) -> Conversation:
         """One update on the inputs of one."""

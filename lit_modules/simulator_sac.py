@@ -97,7 +97,7 @@ class SimulatorSAC(ReplayLearner):
         if self.hparams["target_entropy"] is not None:
             total = total + loss_alpha
         logged = {name: value.detach() for name, value in losses.items()} | {"reward": reward.mean()}
-        return self.add_cloning(total, logged, cloning)
+        return self.regularize(total, logged, inputs, (location, cloning))
 
     def _keep_snapshot(self) -> Path | None:
         """Also what the critics think of the policy, in a JSON file beside it."""

@@ -113,4 +113,4 @@ class SimulatorTD3(ReplayLearner):
         if self.hparams["normalize_values"]:
             total = total / terms["proposed_size"].clamp_min(1e-6)
         logged = {name: value.detach() for name, value in terms.items() if name != "proposed_size"}
-        return self.add_cloning(total, logged, cloning)
+        return self.regularize(total, logged, inputs, (location, cloning))

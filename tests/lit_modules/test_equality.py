@@ -23,6 +23,7 @@ from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 from zoo import Simulator
+from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
 from zoo.termination import TerminationModel
@@ -101,7 +102,10 @@ def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
 
 
 def td3(folder: Path, seed: int, **settings: Any) -> Method:
-    return policy(folder, seed, SimulatorTD3, actor_every=3, **settings)
+    """Held by a cloned policy of its own."""
+    cloned = folder / f"{seed}-cloned.safetensors"
+    Policy(SIZE, LOW, HIGH, (8,)).save(cloned)
+    return policy(folder, seed, SimulatorTD3, actor_every=3, cloned_policy=str(cloned), anchor_weight=5.0, **settings)
 
 
 def ppo(folder: Path, seed: int, **settings: Any) -> Method:

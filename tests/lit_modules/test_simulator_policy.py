@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lit_modules.method import listed_optimizers
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
+from zoo import Policy
+
+STREAMS = ("expert", "all")
 
 
 def rate(module: Any, tensors: Any) -> float:
@@ -40,3 +45,36 @@ def test_the_actors_rate_stays_unless_both_settings_ask(steering: Any, settings:
     module = steering.learner(SimulatorSAC, batch_size=16, actor_learning_rate=1e-2, **settings)
     steering.train(module, 10)
     assert rate(module, module.policy.network.parameters()) == 1e-2
+
+
+@pytest.fixture
+def cloned_policy(tmp_path: Path) -> str:
+    torch.manual_seed(3)
+    Policy(1, [-1.0], [1.0], (8,)).save(tmp_path / "cloned.safetensors")
+    return str(tmp_path / "cloned.safetensors")
+
+
+@pytest.mark.parametrize(("method", "objective"), [(SimulatorSAC, "objective"), (SimulatorTD3, "actor_objective")])
+def test_the_anchor_holds_as_hard_as_the_simulator_is_uncertain(
+    steering: Any, cloned_policy: str, method: type, objective: str
+) -> None:
+    module = steering.learner(method, batch_size=8, cloned_policy=cloned_policy, anchor_weight=3.0)
+    steering.train(module, 1)
+    module.policy.network[0].bias.data.add_(0.5)  # no longer the cloned one
+    inputs = {name: rows[0] for name, rows in module.draw({name: steering.table(1, 8) for name in STREAMS}).items()}
+    inputs["uncertainty"][:4] = torch.tensor([0.0, 1.0, 2.0, 3.0]) * module.uncertainty_unit
+    assert bool((inputs["uncertainty"][4:] == 0).all())  # recorded transitions happened
+    extra = [module.loss.critic_layers(), module.loss.target_layers()][: 2 if objective == "objective" else 1]
+    total, logged = getattr(module, objective)(inputs, *extra)
+    observation = inputs["observation"][:4]
+    distance = module.policy.mean_action(observation) - Policy.load(cloned_policy).act(observation)
+    expected = (torch.arange(4.0) * distance.squeeze(-1).square()).sum() / 8
+    torch.testing.assert_close(logged["anchor"], expected)
+    module.hparams["anchor_weight"] = 0.0
+    without, _ = getattr(module, objective)(inputs, *extra)
+    torch.testing.assert_close(total - without, 3.0 * expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_anchor_needs_a_cloned_policy(steering: Any) -> None:
+    with pytest.raises(ValueError, match="no cloned_policy to hold on to"):
+        steering.learner(SimulatorSAC, anchor_weight=1.0)
