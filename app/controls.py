@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from app.critic_value import discounted_return, recorded_belief
+from app.critic_value import compare, recorded_belief
 from app.errors import UserError
 from app.evaluate import real_episodes, summarize_episodes
 from app.finished_run import FinishedRun, policies_over_training
@@ -195,10 +195,7 @@ def measure_control(
         }
         belief = recorded_belief(folder / "snapshots" / f"{update:08d}.safetensors")
         if belief is not None:
-            row["value"] = belief["value"] / float(learner.hparams["reward_scale"])
-            row["simulator_discounted_return"] = discounted_return(
-                learner, policy, belief["temperature"], belief.get("uncertainty_weight")
-            )
+            row |= compare(learner, policy, belief)
         curve.append(row)
         say(
             f"  update {update:>7}: simulator {row['simulator_return']:7.1f}, real {row['real_return']:7.1f} "

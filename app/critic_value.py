@@ -40,6 +40,18 @@ def recorded_belief(snapshot: Path) -> dict[str, float] | None:
         return None
 
 
+def compare(learner: SimulatorSAC, policy: Policy, belief: dict[str, float]) -> dict[str, float]:
+    """What the critics believed of a policy and what the Simulator pays it, in units of its reward.
+
+    Args:
+        learner: as for :func:`discounted_return`.
+        policy: as for :func:`discounted_return`.
+        belief: what :func:`recorded_belief` read.
+    """
+    paid = discounted_return(learner, policy, belief["temperature"], belief.get("uncertainty_weight"))
+    return {"value": belief["value"] / float(learner.hparams["reward_scale"]), "simulator_discounted_return": paid}
+
+
 @torch.no_grad()
 def discounted_return(
     learner: SimulatorSAC,
@@ -57,7 +69,8 @@ def discounted_return(
         learner: the method, on the CPU: its rewards, ends and settings.
         policy: whose return; it replaces the learner's own.
         temperature: alpha, SAC's weight of the entropy.
-        uncertainty_weight: lambda_u, where it was tuned on the way to this policy; ``None`` takes the learner's.
+        uncertainty_weight: lambda_u where it was tuned on the way to this policy; it replaces the learner's own, which
+            ``None`` keeps.
         seed: of starts, actions and steps.
     """
     gamma, scale = float(learner.hparams["gamma"]), float(learner.hparams["reward_scale"])

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from app.coverage import Coverage
-from app.critic_value import discounted_return, recorded_belief
+from app.critic_value import compare, recorded_belief
 from app.evaluate import real_episodes, recorded_returns, summarize_episodes
 from app.finished_run import FinishedRun
 from app.rollouts import RollOut, recorded, roll_out
@@ -47,10 +47,7 @@ def diagnose_training(
         if belief is None and update == run.updates:  # the last policy is the last snapshot under another name
             belief = recorded_belief(run.folder / "policy" / "snapshots" / f"{update:08d}.safetensors")
         if belief is not None and run.learner is not None:
-            row["value"] = belief["value"] / float(run.learner.hparams["reward_scale"])
-            row["simulator_discounted_return"] = discounted_return(
-                run.learner, policy, belief["temperature"], belief.get("uncertainty_weight")
-            )
+            row |= compare(run.learner, policy, belief)
         rows.append({"update": update, **row})
         print(
             f"  update {update:>7}: simulator {row['simulator_return']:7.1f} (learned reward), "

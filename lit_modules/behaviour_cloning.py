@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_modules.method import Conversation, Descend, Method, cosine_decay
+from lit_modules.method import Conversation, Descend, Method
 from lit_modules.rows import require_streams
 from zoo.policy import Policy
 
@@ -111,19 +111,13 @@ class BehaviourCloning(Method):
         )
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
-        losses = []
+        given, losses = self.hparams, []
         for rows in batch[self.hparams["rows"]].unbind(0):
-            parts = yield Descend(
-                "objective", (rows["observation"], rows["action"]), learning_rate=self._learning_rate()
-            )
+            rate = self.decayed_rate(given["learning_rate"], given["decay_updates"], given["final_rate"])
+            parts = yield Descend("objective", (rows["observation"], rows["action"]), learning_rate=rate)
             losses.append(parts["loss"])
             self.updates += 1
         return {"loss": torch.stack(losses).mean()}
-
-    def _learning_rate(self) -> float:
-        settings = self.hparams
-        rate, total = float(settings["learning_rate"]), settings["decay_updates"]
-        return rate if total is None else rate * cosine_decay(self.updates / max(1, total), settings["final_rate"])
 
     def objective(self, observation: Tensor, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of demonstrated transitions ``(B, ...)``."""

@@ -180,6 +180,12 @@ class Method(lightning.LightningModule):
 
     remedy = "Lower the learning rate."
 
+    def decayed_rate(self, rate: float, decay_updates: int | None, final: float) -> float:
+        """A learning rate that falls to the share ``final`` over ``decay_updates``, now; ``None`` keeps it."""
+        if decay_updates is None:
+            return rate
+        return rate * cosine_decay(self.updates / max(1, decay_updates), final)
+
     def place_random_numbers(self, *streams: RandomStream) -> None:
         """Draw on the device of the training from here on; every rank its own numbers."""
         for stream in streams:

@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss
-from lit_modules.method import Method, cosine_decay
+from lit_modules.method import Method
 from lit_modules.rows import draw_starts, require_streams
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
@@ -285,10 +285,8 @@ class SimulatorPolicy(Method):
 
     def actor_rate(self) -> float:
         """The actor's learning rate now."""
-        rate, total = float(self.hparams["actor_learning_rate"]), self.hparams["decay_updates"]
-        if total is None:
-            return rate
-        return rate * cosine_decay(self.updates / max(1, total), self.hparams["actor_final_rate"])
+        given = self.hparams
+        return self.decayed_rate(given["actor_learning_rate"], given["decay_updates"], given["actor_final_rate"])
 
     def _keep_snapshot(self) -> Path | None:
         """Save the averaged policy when it is time; its file."""

@@ -54,16 +54,19 @@ class SimulatorSAC(ReplayLearner):
         self.compile_functions(given["compile"], "objective")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [
-            {"params": list(self.policy.network.parameters()), "lr": self.hparams["actor_learning_rate"]},
-            {
-                "params": [p for p in self.loss.qvalue_network_params.parameters() if p.requires_grad],
-                "lr": self.hparams["critic_learning_rate"],
-            },
+        trained = [
+            list(self.policy.network.parameters()),
+            [p for p in self.loss.qvalue_network_params.parameters() if p.requires_grad],
         ]
         if self.hparams["target_entropy"] is not None:
-            groups.append({"params": [self.loss.log_alpha], "lr": self.hparams["actor_learning_rate"]})
+            trained.append([self.loss.log_alpha])
+        groups = [{"params": params, "lr": rate} for params, rate in zip(trained, self.learning_rates(), strict=True)]
         return torch.optim.Adam(groups, fused=True)
+
+    def learning_rates(self) -> list[float]:
+        """The rates now of actor and critics, and of the temperature if it is tuned."""
+        rates = [self.actor_rate(), self.hparams["critic_learning_rate"]]
+        return rates if self.hparams["target_entropy"] is None else [*rates, self.hparams["actor_learning_rate"]]
 
     @torch.no_grad()
     def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
@@ -76,10 +79,7 @@ class SimulatorSAC(ReplayLearner):
     def update(self, inputs: dict[str, Tensor]) -> Conversation:
         """One step of critics, actor, targets and running average on the inputs of one update."""
         critics, targets = self.loss.critic_layers(), self.loss.target_layers()
-        rates = [self.actor_rate(), self.hparams["critic_learning_rate"]]
-        if self.hparams["target_entropy"] is not None:
-            rates.append(self.hparams["actor_learning_rate"])
-        logged = yield Descend("objective", (inputs, critics, targets), learning_rate=rates)
+        logged = yield Descend("objective", (inputs, critics, targets), learning_rate=self.learning_rates())
         yield Follow(flat(targets), flat(critics), 1.0 - self.target_update.eps)
         average = list(self.averaged_policy.network.parameters())
         yield Follow(average, list(self.policy.network.parameters()), 1.0 - self.hparams["policy_average"])
