@@ -51,7 +51,7 @@ class ReplayLearner(SimulatorPolicy):
         layer_norm: bool = True,
         replayed_start_share: float = 0.0,
         candidates: int = 1,
-        refresh_every: int = 250,
+        refresh_every: int = 500,
         buffer_size: int = 100_000,
         batch_size: int = 256,
         real_share: float = 0.5,

@@ -50,6 +50,8 @@ class SimulatorPPO(SimulatorPolicy):
         deviation: deviation of the Gaussian before squashing that training starts with; ``None`` keeps the cloned
             policy's.
         actor_learning_rate: Adam's rate for the actor.
+        actor_final_rate: as for every ``SimulatorPolicy``, and so are ``uncertainty_weight``, ``uncertainty_cut`` and
+            ``cloning_weight``.
         critic_learning_rate: Adam's rate for the value network.
         settings: arguments of ``SimulatorPolicy``.
     """
@@ -72,10 +74,23 @@ class SimulatorPPO(SimulatorPolicy):
         target_kl: float | None = None,
         deviation: float | None = None,
         actor_learning_rate: float = 1e-4,
+        actor_final_rate: float = 1.0,
         critic_learning_rate: float = 3e-4,
+        uncertainty_weight: float | str = 0.0,
+        uncertainty_cut: float | None = 0.99,
+        cloning_weight: float = 1.0,
         **settings: Any,
     ) -> None:
-        super().__init__(simulator, horizon=horizon, starts=starts, **settings)
+        # Other numbers than those of learners from a buffer: its advantages have deviation 1 whatever values are
+        own: dict[str, Any] = {
+            "horizon": horizon,
+            "starts": starts,
+            "actor_final_rate": actor_final_rate,
+            "uncertainty_weight": uncertainty_weight,
+            "uncertainty_cut": uncertainty_cut,
+            "cloning_weight": cloning_weight,
+        }
+        super().__init__(simulator, **own, **settings)
         if deviation is not None:
             for policy in (self.policy, self.averaged_policy):
                 policy.set_deviation(deviation)

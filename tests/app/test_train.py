@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -116,6 +118,17 @@ def test_tasks_share_one_set_of_settings(task: str) -> None:
     assert defaults.pop("task") and defaults.data.pop("expert")
     assert ours.data.pop("diverse") != defaults.data.pop("diverse") or task == "hopper"
     assert ours == defaults
+
+
+@pytest.mark.parametrize("method", sorted(POLICY_METHODS))
+def test_fit_and_train_start_a_policy_from_the_same_settings(method: str) -> None:
+    own: dict[str, Any] = {}
+    for base in reversed(POLICY_METHODS[method].__mro__):
+        if "__init__" in vars(base) and issubclass(base, SimulatorPolicy):
+            own |= {name: given.default for name, given in inspect.signature(base).parameters.items()}
+    listed = dict(resolve(load_configuration("hopper", method), "full", {}, [f"--policy.method={method}"]).policy.model)
+    assert (listed.pop("compile"), own["compile"]) == ("auto", "never")  # worth its half minute in a whole run
+    assert listed == {name: own[name] for name in listed}
 
 
 @pytest.mark.parametrize("path", METHODS, ids=lambda path: path.stem)

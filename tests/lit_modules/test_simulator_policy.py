@@ -40,7 +40,7 @@ def test_the_actors_rate_falls_and_the_critics_rate_stays(steering: Any, method:
     assert rate(module, critic.parameters()) == 2e-3
 
 
-@pytest.mark.parametrize("settings", [{}, {"actor_final_rate": 0.2}, {"decay_updates": 8}])
+@pytest.mark.parametrize("settings", [{}, {"actor_final_rate": 0.2}, {"decay_updates": 8, "actor_final_rate": 1.0}])
 def test_the_actors_rate_stays_unless_both_settings_ask(steering: Any, settings: dict[str, Any]) -> None:
     module = steering.learner(SimulatorSAC, batch_size=16, actor_learning_rate=1e-2, **settings)
     steering.train(module, 10)

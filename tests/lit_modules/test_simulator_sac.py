@@ -81,6 +81,7 @@ def make(folder: Path, offset: float = 0.0, **changes: object) -> SimulatorSAC:
         "batch_size": 16,
         "buffer_size": 200,
         "uncertainty_cut": None,
+        "uncertainty_weight": 0.0,
     }
     module = SimulatorSAC(str(path), **{**settings, **changes})  # type: ignore[arg-type]
     data = SimpleNamespace(expert_train=table(30), diverse_train=table(70), streams={"expert": 16, "all": 16})
