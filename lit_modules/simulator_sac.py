@@ -23,30 +23,42 @@ from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, flat
 from lit_modules.method import Conversation, Descend, Follow
 from lit_modules.replay_learner import ReplayLearner
 
+NO_TEMPERATURE = 1e-12  # its logarithm is kept
+
 
 class SimulatorSAC(ReplayLearner):
     """Train a policy inside a frozen Simulator.
 
     Args:
         simulator: file of a Simulator.
-        temperature: SAC's alpha; its start if it is tuned.
+        temperature: SAC's alpha, 0 for no entropy; its start if it is tuned.
         target_entropy: entropy to tune the temperature to; ``None`` keeps the temperature fixed. A cloned policy is
             nearly deterministic, and tuning then raises the temperature without bound.
+        deviation: fixed deviation of the Gaussian before squashing, with which roll-outs explore; ``None`` learns it,
+            from the cloned policy's, which squared errors never trained.
         settings: arguments of ``ReplayLearner`` and ``SimulatorPolicy``.
     """
 
     def __init__(
-        self, simulator: str, temperature: float = 0.01, target_entropy: float | None = None, **settings: Any
+        self,
+        simulator: str,
+        temperature: float = 0.0,
+        target_entropy: float | None = None,
+        deviation: float | None = 0.1,
+        **settings: Any,
     ) -> None:
         super().__init__(simulator, **settings)
         given = self.hparams
+        if deviation is not None:
+            for policy in (self.policy, self.averaged_policy):
+                policy.fix_deviation(deviation)
         self.loss = BatchedSACLoss(
             self.policy,
             self.make_critic(),
             gamma=given["gamma"],
             value_range=self.value_range,
             num_qvalue_nets=given["critics"],
-            alpha_init=temperature,
+            alpha_init=max(temperature, NO_TEMPERATURE),
             fixed_alpha=target_entropy is None,
             target_entropy=-float(self.policy.action_size) if target_entropy is None else target_entropy,
         )

@@ -97,6 +97,16 @@ class Policy(nn.Module):
         last.weight[self.action_size :] = 0.0
         last.bias[self.action_size :] = math.atanh(2.0 * inside - 1.0)
 
+    @torch.no_grad()
+    def fix_deviation(self, deviation: float) -> None:
+        """Give the Gaussian before squashing this deviation in every state for good: no training moves it.
+
+        Args:
+            deviation: above 0.
+        """
+        self.log_std_min = self.log_std_max = math.log(deviation)
+        self.config |= {"log_std_min": self.log_std_min, "log_std_max": self.log_std_max}
+
     def distribution(self, observation: Tensor) -> TanhNormal:
         """Distribution over actions within the bounds."""
         location, scale = self(observation)
