@@ -121,8 +121,8 @@ class ReplayLearner(SimulatorPolicy):
     def replace_reward(self, reward: Any) -> None:
         """Train on another reward, with the bounds of values and the worth of ends that follow from its bounds."""
         self.simulator.reward = reward
-        low, high = self.value_range
-        self.end_value.fill_(low)
+        low, high = self.critic_range
+        self.end_value.fill_(self.value_range[0])
         self.loss.value_low.fill_(low)
         self.loss.value_high.fill_(high)
 

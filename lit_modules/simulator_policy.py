@@ -6,6 +6,7 @@ The real system appears only as recorded rows; their reward is the learned one.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
+PENALTY, FADING = "penalty", "fading"
 PENALTY_TUNING = Tuning(start=0.3, low=1e-3, high=30.0)
 
 
@@ -41,8 +43,12 @@ class SimulatorPolicy(Method):
         gamma: discount.
         reward_scale: kappa, multiplies the Simulator's reward (expert mean 1), so that values are of order
             ``kappa / (1 - gamma)``.
-        uncertainty_weight: penalty per unit of uncertainty, in units of the median uncertainty on the data; ``tuned``
-            raises it while roll-outs are more uncertain than ``uncertainty_budget``, and lowers it otherwise.
+        uncertainty_weight: lambda_u, what a unit of uncertainty costs, in units of the median uncertainty on the data;
+            ``tuned`` raises it while roll-outs are more uncertain than ``uncertainty_budget``, and lowers it otherwise.
+        uncertainty_form: ``penalty``: it is taken off the reward, without end; ``fading``: what a transition pays
+            beyond what an end does fades as ``exp(-lambda_u U)``, so that doubt pays as little as an end, never less,
+            and being sure where nothing is earned is worth nothing.
+        uncertainty_tolerance: uncertainty that costs nothing, in the same units.
         uncertainty_budget: mean uncertainty of roll-outs that a tuned weight aims at, in the same units.
         uncertainty_rate: how fast it is tuned: share of its size per unit of excess, at each refresh.
         uncertainty_cut: level of the data's uncertainty quantile above which a roll-out ends as if it had died
@@ -87,6 +93,8 @@ class SimulatorPolicy(Method):
         gamma: float = 0.99,
         reward_scale: float = 0.1,
         uncertainty_weight: float | str = 0.3,
+        uncertainty_form: str = "penalty",
+        uncertainty_tolerance: float = 0.0,
         uncertainty_budget: float = 1.0,
         uncertainty_rate: float = 0.1,
         uncertainty_cut: float | None = None,
@@ -109,6 +117,8 @@ class SimulatorPolicy(Method):
             )
         if isinstance(uncertainty_weight, str) and uncertainty_weight != TUNED:
             raise ValueError(f"uncertainty_weight is {uncertainty_weight!r}: give a number, or {TUNED}")
+        if uncertainty_form not in (PENALTY, FADING):
+            raise ValueError(f"unknown uncertainty_form {uncertainty_form!r}: choose {PENALTY} or {FADING}")
         # Of the subclasses' constructors as well
         self.save_hyperparameters()
         self.simulator = Simulator.load(simulator)
@@ -126,10 +136,17 @@ class SimulatorPolicy(Method):
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """What every value is known to lie between, because rewards are clipped."""
+        """What every sum of discounted rewards is known to lie between, because rewards are clipped."""
         largest_sum = self.hparams["reward_scale"] / (1.0 - self.hparams["gamma"])
         reward = self.simulator.reward
         return largest_sum * float(reward.low), largest_sum * float(reward.high)
+
+    @property
+    def critic_range(self) -> tuple[float, float]:
+        """What critics are bounded by: as rewards are, but without a lower bound where a penalty is taken off them."""
+        low, high = self.value_range
+        penalised = self.hparams["uncertainty_form"] == PENALTY and self.hparams["uncertainty_weight"] != 0.0
+        return (-math.inf if penalised else low), high
 
     def _refuse_other_spaces(
         self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
@@ -250,11 +267,16 @@ class SimulatorPolicy(Method):
     @torch.no_grad()
     def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:
         """What each transition pays, ``(B,)``: scaled learned reward, less doubt, and the value of ends."""
+        given = self.hparams
         reward = self.simulator.reward(inputs["observation"], inputs["action"], inputs["next_observation"])
-        penalty = inputs["uncertainty"] * (self.uncertainty_weight / self.uncertainty_unit)
-        return self.hparams["reward_scale"] * (reward - penalty) + (
-            self.hparams["gamma"] * self.end_value * inputs["terminated"]
-        )
+        excess = (inputs["uncertainty"] / self.uncertainty_unit - given["uncertainty_tolerance"]).clamp_min(0.0)
+        cost = self.uncertainty_weight * excess
+        if given["uncertainty_form"] == FADING:
+            ending = self.end_value * (1.0 - given["gamma"]) / given["reward_scale"]  # what an end pays per step
+            reward = torch.minimum(reward, ending + (reward - ending) * (-cost).exp())
+        else:
+            reward = reward - cost
+        return given["reward_scale"] * reward + given["gamma"] * self.end_value * inputs["terminated"]
 
     def propose(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """The actor on a batch and on the demonstrations that it is held to, in one forward pass.

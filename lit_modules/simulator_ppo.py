@@ -102,7 +102,7 @@ class SimulatorPPO(SimulatorPolicy):
             clip=clip,
             entropy_weight=entropy_weight,
             normalize_advantages=normalize_advantages,
-            value_range=self.value_range,
+            value_range=self.critic_range,
         )
         # The current batch of roll-outs (N, ...), the minibatches dealt from it and how many of them are done
         self.table: dict[str, Tensor] = {}

@@ -12,6 +12,7 @@ SAC: Haarnoja et al. 2018. Choices where the paper is silent: docs/methods/offsi
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,8 @@ class SimulatorSAC(ReplayLearner):
     ) -> None:
         super().__init__(simulator, **settings)
         given = self.hparams
+        if target_entropy is not None and temperature == 0.0:
+            raise ValueError("target_entropy tunes the temperature, factor by factor: start it above 0, as at 0.01")
         if deviation is not None:
             for policy in (self.policy, self.averaged_policy):
                 policy.fix_deviation(deviation)
@@ -56,7 +59,7 @@ class SimulatorSAC(ReplayLearner):
             self.policy,
             self.make_critic(),
             gamma=given["gamma"],
-            value_range=self.value_range,
+            value_range=self.critic_range,
             num_qvalue_nets=given["critics"],
             alpha_init=max(temperature, NO_TEMPERATURE),
             fixed_alpha=target_entropy is None,
@@ -64,6 +67,11 @@ class SimulatorSAC(ReplayLearner):
         )
         self.target_update = ForeachSoftUpdate(self.loss, tau=given["tau"])
         self.compile_functions(given["compile"], "objective")
+
+    @property
+    def critic_range(self) -> tuple[float, float]:
+        """None with entropy, which is added to the values."""
+        return super().critic_range if self.hparams["temperature"] == 0.0 else (-math.inf, math.inf)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [

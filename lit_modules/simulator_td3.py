@@ -61,7 +61,7 @@ class SimulatorTD3(ReplayLearner):
             gamma=given["gamma"],
             smoothing_noise=smoothing_noise,
             smoothing_clip=smoothing_clip,
-            value_range=self.value_range,
+            value_range=self.critic_range,
             num_qvalue_nets=given["critics"],
         )
         self.compile_functions(given["compile"], "critic_objective", "actor_objective")
