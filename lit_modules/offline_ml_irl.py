@@ -108,6 +108,11 @@ class OfflineMLIRL(SimulatorSAC):
         logged |= yield from super().update(inputs)
         return logged
 
+    @property
+    def doubtful_reward(self) -> Tensor:
+        """That of an average transition of the policy, on which the reward is centred."""
+        return torch.zeros_like(self.end_value)
+
     def _follow_levels(self, mean: Tensor, end: Tensor) -> None:
         """Keep the reward centred on what the policy earns, and ends at their level below it.
 

@@ -46,8 +46,8 @@ class SimulatorPolicy(Method):
         uncertainty_weight: lambda_u, what a unit of uncertainty costs, in units of the median uncertainty on the data;
             ``tuned`` raises it while roll-outs are more uncertain than ``uncertainty_budget``, and lowers it otherwise.
         uncertainty_form: ``penalty``: it is taken off the reward, without end; ``fading``: what a transition pays
-            beyond what an end does fades as ``exp(-lambda_u U)``, so that doubt pays as little as an end, never less,
-            and being sure where nothing is earned is worth nothing.
+            beyond an average one fades as ``exp(-lambda_u U)``, so that good is believed where it is known, bad
+            everywhere, and being sure where nothing is earned is worth nothing.
         uncertainty_tolerance: uncertainty that costs nothing, in the same units.
         uncertainty_budget: mean uncertainty of roll-outs that a tuned weight aims at, in the same units.
         uncertainty_rate: how fast it is tuned: share of its size per unit of excess, at each refresh.
@@ -264,6 +264,11 @@ class SimulatorPolicy(Method):
             "rollout/uncertainty_weight": self.uncertainty_weight.clone(),
         }
 
+    @property
+    def doubtful_reward(self) -> Tensor:
+        """What fading rewards fade to: that of an average roll-out, the lowest there is (``RewardModel.standardize``)."""
+        return self.simulator.reward.low
+
     @torch.no_grad()
     def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:
         """What each transition pays, ``(B,)``: scaled learned reward, less doubt, and the value of ends."""
@@ -272,8 +277,8 @@ class SimulatorPolicy(Method):
         excess = (inputs["uncertainty"] / self.uncertainty_unit - given["uncertainty_tolerance"]).clamp_min(0.0)
         cost = self.uncertainty_weight * excess
         if given["uncertainty_form"] == FADING:
-            ending = self.end_value * (1.0 - given["gamma"]) / given["reward_scale"]  # what an end pays per step
-            reward = torch.minimum(reward, ending + (reward - ending) * (-cost).exp())
+            level = self.doubtful_reward
+            reward = torch.minimum(reward, level + (reward - level) * (-cost).exp())
         else:
             reward = reward - cost
         return given["reward_scale"] * reward + given["gamma"] * self.end_value * inputs["terminated"]
