@@ -50,8 +50,8 @@ class SimulatorPPO(SimulatorPolicy):
         deviation: deviation of the Gaussian before squashing that training starts with; ``None`` keeps the cloned
             policy's.
         actor_learning_rate: Adam's rate for the actor.
-        actor_final_rate: as for every ``SimulatorPolicy``, and so are ``uncertainty_weight``, ``uncertainty_cut`` and
-            ``cloning_weight``.
+        actor_final_rate: as for every ``SimulatorPolicy``, and so are ``cloning_weight`` and
+            all that begins with ``uncertainty``.
         critic_learning_rate: Adam's rate for the value network.
         settings: arguments of ``SimulatorPolicy``.
     """
@@ -77,6 +77,8 @@ class SimulatorPPO(SimulatorPolicy):
         actor_final_rate: float = 1.0,
         critic_learning_rate: float = 3e-4,
         uncertainty_weight: float | str = 0.0,
+        uncertainty_form: str = "penalty",
+        uncertainty_tolerance: float = 0.0,
         uncertainty_cut: float | None = 0.99,
         cloning_weight: float = 1.0,
         **settings: Any,
@@ -87,6 +89,8 @@ class SimulatorPPO(SimulatorPolicy):
             "starts": starts,
             "actor_final_rate": actor_final_rate,
             "uncertainty_weight": uncertainty_weight,
+            "uncertainty_form": uncertainty_form,
+            "uncertainty_tolerance": uncertainty_tolerance,
             "uncertainty_cut": uncertainty_cut,
             "cloning_weight": cloning_weight,
         }
