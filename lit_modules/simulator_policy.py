@@ -266,7 +266,7 @@ class SimulatorPolicy(Method):
 
     @property
     def doubtful_reward(self) -> Tensor:
-        """What fading rewards fade to: that of an average roll-out, the lowest there is (``RewardModel.standardize``)."""
+        """What fading rewards fade to: an average roll-out's, the lowest there is (``RewardModel.standardize``)."""
         return self.simulator.reward.low
 
     @torch.no_grad()
