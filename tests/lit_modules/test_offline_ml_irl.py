@@ -101,6 +101,17 @@ def test_an_end_is_worth_a_low_quantile_of_the_policys_reward(tmp_path: Path) ->
     assert float(module.loss.value_high) == pytest.approx(0.1 * 10.0 / 0.01, rel=1e-5)
 
 
+def test_doubt_pays_what_an_average_transition_of_the_policy_does(tmp_path: Path) -> None:
+    module = make(tmp_path, reward_every=1, uncertainty_weight=1.0)
+    module.run(module.converse(batch(3)))
+    drawn = {name: value[0] for name, value in module.draw(batch(1)).items()}
+    drawn["terminated"].zero_()
+    sure = module.batch_reward(drawn | {"uncertainty": torch.zeros_like(drawn["uncertainty"])})
+    doubtful = module.batch_reward(drawn | {"uncertainty": torch.full_like(drawn["uncertainty"], 1e6)})
+    assert (sure > 0).any() and (sure < 0).any()
+    torch.testing.assert_close(doubtful, sure.clamp_max(0.0))  # bad is believed all the same
+
+
 def test_a_constant_in_the_reward_changes_nothing(tmp_path: Path) -> None:
     rows, rewards = batch(1), []
     for constant in (0.0, 3.0):

@@ -200,13 +200,75 @@ def test_roll_outs_end_where_the_simulator_cannot_be_trusted(tmp_path: Path) -> 
 
 
 def test_uncertainty_penalty_is_in_units_of_the_median_on_data(tmp_path: Path) -> None:
-    module, penalised = make(tmp_path), make(tmp_path, uncertainty_weight=2.0)
+    settings = {"uncertainty_form": "penalty", "uncertainty_tolerance": 0.5}
+    module, penalised = make(tmp_path), make(tmp_path, uncertainty_weight=2.0, **settings)
     given = rows()
     module.run(module.roll_out())
     batch = first(module.draw(given))
-    expected = 0.1 * 2.0 * batch["uncertainty"] / module.uncertainty_unit
+    expected = 0.1 * 2.0 * (batch["uncertainty"] / module.uncertainty_unit - 0.5).clamp_min(0.0)
     difference = module.batch_reward(batch) - penalised.batch_reward(batch)
     torch.testing.assert_close(difference, expected, atol=1e-5, rtol=1e-4)
+    # A penalty has no largest size, so nothing bounds the critics from below
+    assert penalised.loss.value_low == -math.inf and penalised.loss.value_high == module.loss.value_high
+
+
+def test_fading_takes_from_doubtful_transitions_what_they_pay_beyond_the_least(tmp_path: Path) -> None:
+    module = make(tmp_path, reward_scale=0.5, uncertainty_weight=2.0, uncertainty_tolerance=1.0)
+    module.run(module.roll_out())
+    batch = first(module.draw(rows()))
+    batch["terminated"].zero_()
+    low, high = float(module.simulator.reward.low), float(module.simulator.reward.high)
+
+    def paid(medians: float) -> torch.Tensor:
+        doubt = torch.full_like(batch["uncertainty"], medians) * module.uncertainty_unit
+        return module.batch_reward(batch | {"uncertainty": doubt}) / 0.5
+
+    sure = module.simulator.reward(batch["observation"], batch["action"], batch["next_observation"])
+    torch.testing.assert_close(paid(0.0), sure)
+    torch.testing.assert_close(paid(1.0), sure)
+    torch.testing.assert_close(paid(1.5) - low, (sure - low) * math.exp(-1.0))
+    torch.testing.assert_close(paid(1e6), torch.full_like(sure, low))
+    # Doubt pays no less than the least, so the bounds of the rewards are those of the critics
+    assert module.loss.value_low == module.end_value
+    assert float(module.loss.value_high) == pytest.approx(0.5 * high / 0.01, rel=1e-4)
+
+
+def test_roll_outs_act_with_the_deviation_given_and_nothing_learns_it(tmp_path: Path) -> None:
+    module = make(tmp_path, deviation=0.1)
+    observation = torch.randn(4000, SIZE)
+    noise = torch.randn(4000, ACTIONS)
+    location, scale = module.policy(observation)
+    for given in (scale, module.averaged_policy(observation)[1]):
+        torch.testing.assert_close(given, torch.full_like(given, 0.1))
+    torch.testing.assert_close(module.explore(observation, noise), module.policy.squash(location + 0.1 * noise))
+    scale.sum().backward()
+    assert not any(weight.grad.any() for weight in module.policy.network.parameters() if weight.grad is not None)
+    learned = make(tmp_path, deviation=None)
+    assert float(learned.policy(observation)[1].std()) > 0.0
+
+
+def test_without_temperature_the_actor_is_not_paid_for_entropy(tmp_path: Path) -> None:
+    parts = {}
+    for temperature in (0.0, 0.5):
+        module = make(tmp_path, temperature=temperature, cloning_weight=0.0)
+        module.run(module.roll_out())
+        _, parts[temperature] = module.objective(
+            first(module.draw(rows())), module.loss.critic_layers(), module.loss.target_layers()
+        )
+    assert float(parts[0.0]["loss_actor"]) == pytest.approx(-float(parts[0.0]["proposed_value"]), abs=1e-6)
+    entropy = float(parts[0.5]["entropy"])
+    assert float(parts[0.5]["loss_actor"] + parts[0.5]["proposed_value"]) == pytest.approx(-0.5 * entropy, abs=1e-4)
+    # Entropy is added to the values and has no bounds
+    assert (module.loss.value_low, module.loss.value_high) == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"uncertainty_form": "fade"}, "fading"), ({"target_entropy": -2.0, "temperature": 0.0}, "start it above 0")],
+)
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, **settings)
 
 
 def test_tuned_penalty_grows_while_roll_outs_are_more_uncertain_than_the_budget(tmp_path: Path) -> None:

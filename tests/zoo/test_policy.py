@@ -89,6 +89,17 @@ def test_a_set_deviation_holds_everywhere_and_can_still_learn(policy: Policy, as
     assert bool((policy.network[-1].bias.grad[2:] > 0).all())
 
 
+def test_a_fixed_deviation_holds_everywhere_and_in_its_file(policy: Policy, tmp_path: Path) -> None:
+    observation = torch.randn(50, policy.observation_size)
+    actions = policy.mean_action(observation)
+    policy.fix_deviation(0.05)
+    policy.save(tmp_path / "policy.safetensors")
+    for kept in (policy, Policy.load(tmp_path / "policy.safetensors")):
+        _, scale = kept(observation)
+        torch.testing.assert_close(scale, torch.full_like(scale, 0.05))
+        assert torch.equal(kept.mean_action(observation), actions)
+
+
 def test_controls_and_results_are_not_taken_for_one_another(policy: Policy, tmp_path: Path) -> None:
     policy.save(tmp_path / "result.safetensors")
     assert not Policy.load(tmp_path / "result.safetensors").control
