@@ -1,11 +1,14 @@
 r"""OffSim's second stage: SAC on roll-outs of a frozen Simulator.
 
 .. math::
-    y      &= \kappa\,(r(s,a,s') - \lambda_u U(s,a)) + \gamma\,[\text{not ended}]\,(\min_i \bar Q_i(s',a') -
+    y      &= \kappa\,\tilde r(s,a,s') + \gamma\,[\text{not ended}]\,(\min_i \bar Q_i(s',a') -
               \alpha\log\pi(a'|s')) + \gamma\,[\text{ended}]\,V_{end} \\
+    \tilde r &= \min(r,\ r_0 + (r - r_0)\,e^{-\lambda_u \max(0,\,U(s,a) - u_0)}) \quad\text{or}\quad
+              r - \lambda_u \max(0,\,U(s,a) - u_0) \\
     L_\pi  &= E[\alpha\log\pi(a|s) - \min_i Q_i(s,a)] + \lambda\,L_{cloning}(D_E)
 
-The real system appears only as recorded rows; their reward is the learned one. Source: arXiv 2510.15495, stage 2;
+Doubt U fades the reward to r_0, that of an average roll-out, or is taken off it (``uncertainty_form``). Without
+entropy, which is the default, alpha is 0. The real system appears only as recorded rows; their reward is the learned one. Source: arXiv 2510.15495, stage 2;
 SAC: Haarnoja et al. 2018. Choices where the paper is silent: docs/methods/offsim.md.
 """
 
