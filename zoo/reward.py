@@ -105,4 +105,5 @@ class RewardModel(nn.Module):
         self.offset.copy_(rollout_raw.mean())
         self.scale.copy_((expert_raw.mean() - rollout_raw.mean()).clamp_min(minimum_gap))
         self.low.copy_((rollout_raw.quantile(low_quantile) - self.offset) / self.scale)
-        self.high.copy_((expert_raw.quantile(high_quantile) - self.offset) / self.scale)
+        # A reward that was never trained may rate demonstrations below roll-outs: then it pays the same everywhere
+        self.high.copy_(((expert_raw.quantile(high_quantile) - self.offset) / self.scale).clamp_min(self.low))

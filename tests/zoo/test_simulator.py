@@ -195,6 +195,13 @@ def test_reward_scale_gives_experts_one_and_roll_outs_zero() -> None:
     assert float(model.high) == pytest.approx(4 / 3)
 
 
+def test_a_reward_that_rates_demonstrations_below_roll_outs_pays_the_same_everywhere() -> None:
+    model = RewardModel(2, 1, (4,))
+    model.standardize(torch.tensor([-3.0, -2.0]), torch.tensor([1.0, 3.0]))
+    assert float(model.low) == float(model.high)
+    assert float(model(torch.randn(9, 2), torch.randn(9, 1), torch.randn(9, 2)).std()) == 0.0
+
+
 def test_reward_is_clipped_to_its_bounds() -> None:
     model = RewardModel(2, 1, (4,))
     model.low.fill_(-0.01)
