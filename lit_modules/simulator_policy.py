@@ -55,8 +55,9 @@ class SimulatorPolicy(Method):
             (Kidambi et al. 2020, MOReL); ``None`` never ends it.
         cloning_weight: lambda, weight of the regulariser towards demonstrated actions.
         cloning_form: ``mse`` or ``log_likelihood``.
-        critic_updates: updates at first in which critics, or the value network, learn alone, of the cloned policy.
         decay_updates: updates over which the actor's rate falls to ``actor_final_rate`` (cosine); ``None`` keeps it.
+        critic_share: share of these at first in which the actor waits, and the critics learn what the cloned policy is
+            worth: from critics that know nothing it learns to leave what was cloned.
         actor_final_rate: share of the actor's rate that is left then.
         policy_average: decay of the running average of the actor's weights, which is the policy that comes out.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
@@ -101,8 +102,8 @@ class SimulatorPolicy(Method):
         uncertainty_cut: float | None = None,
         cloning_weight: float = 500.0,
         cloning_form: str = "mse",
-        critic_updates: int = 0,
         decay_updates: int | None = None,
+        critic_share: float = 0.15,
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
         snapshot_every: int = 0,
@@ -315,7 +316,7 @@ class SimulatorPolicy(Method):
     def actor_rate(self) -> float:
         """The actor's learning rate now."""
         given = self.hparams
-        if self.updates < given["critic_updates"]:
+        if given["decay_updates"] is not None and self.updates < given["critic_share"] * given["decay_updates"]:
             return 0.0
         return self.decayed_rate(given["actor_learning_rate"], given["decay_updates"], given["actor_final_rate"])
 

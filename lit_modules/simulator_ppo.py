@@ -50,8 +50,8 @@ class SimulatorPPO(SimulatorPolicy):
         deviation: deviation of the Gaussian before squashing that training starts with; ``None`` keeps the cloned
             policy's.
         actor_learning_rate: Adam's rate for the actor.
-        actor_final_rate: as for every ``SimulatorPolicy``, and so are ``cloning_weight`` and
-            all that begins with ``uncertainty``.
+        critic_share: as for every ``SimulatorPolicy``, and so are ``actor_final_rate``, ``cloning_weight`` and all that
+            begins with ``uncertainty``.
         critic_learning_rate: Adam's rate for the value network.
         settings: arguments of ``SimulatorPolicy``.
     """
@@ -74,6 +74,7 @@ class SimulatorPPO(SimulatorPolicy):
         target_kl: float | None = None,
         deviation: float | None = None,
         actor_learning_rate: float = 1e-4,
+        critic_share: float = 0.0,
         actor_final_rate: float = 1.0,
         critic_learning_rate: float = 3e-4,
         uncertainty_weight: float | str = 0.0,
@@ -87,6 +88,7 @@ class SimulatorPPO(SimulatorPolicy):
         own: dict[str, Any] = {
             "horizon": horizon,
             "starts": starts,
+            "critic_share": critic_share,
             "actor_final_rate": actor_final_rate,
             "uncertainty_weight": uncertainty_weight,
             "uncertainty_form": uncertainty_form,

@@ -8,8 +8,9 @@ r"""OffSim's second stage: SAC on roll-outs of a frozen Simulator.
     L_\pi  &= E[\alpha\log\pi(a|s) - \min_i Q_i(s,a)] + \lambda\,L_{cloning}(D_E)
 
 Doubt U fades the reward to r_0, that of an average roll-out, or is taken off it (``uncertainty_form``). Without
-entropy, which is the default, alpha is 0. The real system appears only as recorded rows; their reward is the learned one. Source: arXiv 2510.15495, stage 2;
-SAC: Haarnoja et al. 2018. Choices where the paper is silent: docs/methods/offsim.md.
+entropy, which is the default, alpha is 0. The real system appears only as recorded rows; their reward is the learned
+one. Source: arXiv 2510.15495, stage 2; SAC: Haarnoja et al. 2018. Choices where the paper is silent:
+docs/methods/offsim.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,25 @@ def test_the_actors_rate_falls_and_the_critics_rate_stays(steering: Any, method:
     module = steering.learner(method, **settings, decay_updates=8, actor_final_rate=0.2)
     actor = list(module.policy.network.parameters())
     critic = getattr(module, "value", None) or module.loss.qvalue_network_params
-    steering.train(module, 2)
+    steering.train(module, 4)
     start = rate(module, actor)
     steering.train(module, 10)
     assert 0.2 * 1e-2 < start < 1e-2
     assert rate(module, actor) == pytest.approx(0.2 * 1e-2)
     assert rate(module, critic.parameters()) == 2e-3
+
+
+@pytest.mark.parametrize("method", [SimulatorSAC, SimulatorTD3])
+def test_the_actor_waits_for_its_critics(steering: Any, method: type) -> None:
+    module = steering.learner(method, batch_size=16, decay_updates=20, critic_share=0.5)
+    start = copy.deepcopy(module.policy.network.state_dict())
+    critic = [value.clone() for value in module.loss.critic_layers()[0]]
+    steering.train(module, 10)
+    now = module.policy.network.state_dict()
+    assert all(torch.equal(now[name], value) for name, value in start.items())
+    assert not torch.equal(module.loss.critic_layers()[0][0], critic[0])
+    steering.train(module, 10)
+    assert not all(torch.equal(module.policy.network.state_dict()[name], value) for name, value in start.items())
 
 
 @pytest.mark.parametrize("settings", [{}, {"actor_final_rate": 0.2}, {"decay_updates": 8, "actor_final_rate": 1.0}])
