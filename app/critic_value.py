@@ -1,12 +1,12 @@
 r"""What the critics believed of a policy beside what the Simulator pays it, in the same unit.
 
 .. math::
-    G = \sum_{t \ge 0} \gamma^t\,(r_t - \lambda_u U_t)
+    G = \sum_{t \ge 0} \gamma^t\,\tilde r_t
         - \frac{\alpha}{\kappa} \sum_{t \ge 1} \gamma^t \log\pi(a_t|s_t)
         + \gamma^{T+1}\,[\text{ended by step } T]\,V_{end} / \kappa
 
 is what a critic of ``lit_modules.simulator_sac`` estimates at a start state, divided by the reward scale kappa: with
-the penalty on uncertainty, roll-outs cut where the method cuts them, and the entropy that its policy is paid for.
+the cost of uncertainty, roll-outs cut where the method cuts them, and the entropy that its policy is paid for.
 """
 
 from __future__ import annotations

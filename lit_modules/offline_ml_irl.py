@@ -2,13 +2,15 @@ r"""Offline ML-IRL: SAC in a frozen world model, with a reward that is learned a
 
 .. math::
     \max_\phi\; E_{D_E}[r_\phi] - E_{\pi_\phi\text{ in }T}[r_\phi], \qquad
-    \pi_\phi = \arg\max_\pi E_{\pi\text{ in }T}\Big[\sum_t \gamma^t\,(r_\phi - \lambda_u U + \alpha H[\pi])\Big]
+    \pi_\phi = \arg\max_\pi E_{\pi\text{ in }T}\Big[\sum_t \gamma^t\,(\tilde r_\phi + \alpha H[\pi])\Big]
 
 The likelihood of the demonstrated actions under the policy that is optimal for a reward has this gradient: up where
 the expert is, down where the policy is. Reward and policy steps alternate, so the reward is always about what the
-policy still does wrong. Source: Zeng et al. 2023, "When demonstrations meet generative world models: a maximum
-likelihood framework for offline inverse reinforcement learning" (arXiv 2302.07457). Gradient penalty, short roll-outs
-from recorded states and reward steps on minibatches instead of whole trajectories are chosen here.
+policy still does wrong. Doubt fades it to an average one, see ``lit_modules.simulator_sac``.
+
+Source: Zeng et al. 2023, "When demonstrations meet generative world models: a maximum likelihood framework for offline
+inverse reinforcement learning" (arXiv 2302.07457). Gradient penalty, short roll-outs from recorded states and reward
+steps on minibatches instead of whole trajectories are chosen here.
 """
 
 from __future__ import annotations

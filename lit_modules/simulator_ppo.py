@@ -1,7 +1,7 @@
 r"""PPO on roll-outs of a frozen Simulator: on-policy, held to the demonstrations.
 
 .. math::
-    \delta_t &= \kappa\,(r_t - \lambda_u U_t) + \gamma\,[\text{ended}_t]\,V_{end} +
+    \delta_t &= \kappa\,\tilde r_t + \gamma\,[\text{ended}_t]\,V_{end} +
                 \gamma\,[\text{not ended}_t]\,V(s_{t+1}) - V(s_t), \qquad
     A_t = \sum_k (\gamma\lambda_{GAE})^k\,\delta_{t+k} \\
     L        &= -E[\min(\rho A, \mathrm{clip}(\rho, 1-\epsilon, 1+\epsilon) A)] + E[(V - \hat V)^2] - c_H\,H[\pi]

@@ -1,7 +1,7 @@
 r"""TD3 on roll-outs of a frozen Simulator: a deterministic policy, held to the demonstrations.
 
 .. math::
-    y      &= \kappa\,(r(s,a,s') - \lambda_u U(s,a)) + \gamma\,[\text{not ended}]\,\min_i \bar Q_i(s',\bar\pi(s') +
+    y      &= \kappa\,\tilde r(s,a,s') + \gamma\,[\text{not ended}]\,\min_i \bar Q_i(s',\bar\pi(s') +
               \epsilon) + \gamma\,[\text{ended}]\,V_{end} \\
     L_\pi  &= -E[Q_1(s,\pi(s))] / z + \lambda\,L_{cloning}(D_E)
 
