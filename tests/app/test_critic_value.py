@@ -28,6 +28,7 @@ def make(simulator: Simulator, folder: Path, **settings: Any) -> SimulatorSAC:
     simulator.reward.high.fill_(2.0)
     simulator.save(folder / "simulator.safetensors")
     arguments: dict[str, Any] = {"hidden_sizes": (8,), "uncertainty_cut": None, "gamma": 0.9, "reward_scale": 0.1}
+    arguments |= {"uncertainty_form": "penalty", "uncertainty_tolerance": 0.0, "uncertainty_weight": 0.0}
     return SimulatorSAC(str(folder / "simulator.safetensors"), **(arguments | settings))
 
 
