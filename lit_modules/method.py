@@ -46,6 +46,7 @@ class Descend:
         optimizer: which of the method's optimisers, which touches the gradients of its own parameters alone.
         learning_rate: rate to set first, one for all parameter groups or one each; ``None`` leaves it.
         gradient_norm: name under which the norm of the gradients is added to the parts; ``None`` adds none.
+        largest_norm: with a ``gradient_norm``, gradients of a larger one are scaled down to it; ``None`` leaves them.
     """
 
     function: str
@@ -53,6 +54,7 @@ class Descend:
     optimizer: int = 0
     learning_rate: float | Sequence[float] | None = None
     gradient_norm: str | None = None
+    largest_norm: float | None = None
 
 
 @dataclass
@@ -157,6 +159,8 @@ class Method(lightning.LightningModule):
                 gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
                 parts = {**parts, step.gradient_norm: norm}
+                if step.largest_norm is not None:
+                    torch._foreach_mul_(gradients, (step.largest_norm / norm).clamp_max(1.0))
             optimizer.step()
             return dict(parts)
 

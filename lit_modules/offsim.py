@@ -96,6 +96,8 @@ class OffSim(Method):
         transition_learning_rate: Adam's rate for the ensemble at the start.
         transition_warmup: updates over which that rate is reached.
         transition_final_rate: share of that rate which is left, after a cosine decay, when the game begins.
+        transition_gradient_norm: norm to which larger gradients of the ensemble are scaled down; ``None`` leaves them.
+            One row of which a member was too sure would otherwise undo what that member has learned.
         transition_weight_decay: decoupled weight decay of the ensemble.
         reward_learning_rate: Adam's rate for the reward.
         reward_average: decay of the running average of the reward's weights; the average is what is kept, since
@@ -150,6 +152,7 @@ class OffSim(Method):
         transition_learning_rate: float = 1e-2,
         transition_warmup: int = 200,
         transition_final_rate: float = 0.02,
+        transition_gradient_norm: float | None = 1.0,
         transition_weight_decay: float = 5e-5,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
@@ -284,6 +287,7 @@ class OffSim(Method):
                     (inputs, drawn, rollouts),
                     learning_rate=self._transition_rate(),
                     gradient_norm="transition/gradient_norm",
+                    largest_norm=self.hparams["transition_gradient_norm"],
                 )
                 logged.update(parts)
                 if game and self.hparams["entropy_weight"] == TUNED:

@@ -168,13 +168,12 @@ class SeedBatch(lightning.LightningModule):
             # No parameter is shared, so the gradient of the sum is the gradient of each seed's own loss
             self.manual_backward(losses.sum())
             if first.gradient_norm is not None:
-                squares = [
-                    parameter.grad.flatten(1).square().sum(dim=1)
-                    for group in optimizer.param_groups
-                    for parameter in group["params"]
-                    if parameter.grad is not None
-                ]
-                parts = {**parts, first.gradient_norm: torch.stack(squares).sum(dim=0).sqrt()}
+                gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+                norm = torch.stack([each.flatten(1).square().sum(dim=1) for each in gradients]).sum(dim=0).sqrt()
+                parts = {**parts, first.gradient_norm: norm}
+                if first.largest_norm is not None:
+                    shares = (first.largest_norm / norm).clamp_max(1.0)
+                    torch._foreach_mul_(gradients, [shares.view(-1, *[1] * (each.dim() - 1)) for each in gradients])
             optimizer.step()
             return dict(parts)
 

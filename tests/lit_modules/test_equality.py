@@ -64,6 +64,7 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
         proposal={"dataset": 0.5, "uniform": 0.5},
         pretraining_updates=12,
         transition_every=2,
+        transition_gradient_norm=0.5,  # some are larger, some are not
         starts=8,
         margin_weight=0.5,
         entropy_weight="tuned",

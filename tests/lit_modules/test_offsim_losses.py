@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -291,6 +292,24 @@ def test_rule_without_a_task_is_refused() -> None:
 def test_seven_layer_model_of_the_paper_can_be_configured() -> None:
     module = make(transition_hidden_sizes=[8] * 6)
     assert len(module.transition.network.layers) == 7
+
+
+@pytest.mark.parametrize(("limit", "share"), [(None, 1.0), (1e6, 1.0), (0.1, 0.1)])
+def test_gradients_of_a_large_norm_are_scaled_down_to_the_limit(limit: float | None, share: float) -> None:
+    def gradients(norm: float | None) -> tuple[float, torch.Tensor]:
+        module = make(transition_gradient_norm=norm)
+        wrapped = [SimpleNamespace(optimizer=each) for each in module.configure_optimizers()]
+        module.optimizers = lambda: wrapped  # type: ignore[assignment, method-assign]
+        module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
+        rows = {name: stream.unsqueeze(0) for name, stream in batches(module).items()}
+        logged = module.run(module.converse(rows))
+        given = [each.grad.flatten() for each in module.transition.parameters() if each.grad is not None]
+        return float(logged["transition/gradient_norm"]), torch.cat(given)
+
+    norm, free = gradients(None)
+    logged, limited = gradients(limit)
+    assert norm > 0.1 and logged == norm  # what is logged is the norm before
+    torch.testing.assert_close(limited, free * (share / norm if share < 1.0 else 1.0))
 
 
 def test_learning_rate_decays_over_the_pretraining_only() -> None:
