@@ -152,7 +152,7 @@ class OffSim(Method):
         transition_learning_rate: float = 1e-2,
         transition_warmup: int = 200,
         transition_final_rate: float = 0.02,
-        transition_gradient_norm: float | None = 1.0,
+        transition_gradient_norm: float | None = 0.3,
         transition_weight_decay: float = 5e-5,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
