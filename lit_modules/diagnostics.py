@@ -68,13 +68,16 @@ def transition_errors(model: TransitionModel, table: TensorDict, horizon: int, l
 
     Returns:
         ``one_step``: root-mean-square error of the mean prediction, in standardised differences;
-        ``open_loop``: the same after H steps, in standardised observations;
+        ``worst_member``: the same error of the worst member over that of the median one, 1 where all are alike;
+        ``open_loop``: that error after H steps, in standardised observations;
         ``inside_50``, ``inside_90``: share of targets inside the members' central intervals.
     """
     rows = spread(table, limit)
     mean, log_variance = model(rows["observation"], rows["action"])
     target = model.standardized_delta(rows["observation"], rows["next", "observation"])
     result = {"one_step": (mean.mean(dim=0) - target).square().mean().sqrt()}
+    member = (mean - target).square().mean(dim=(1, 2)).sqrt()
+    result["worst_member"] = member.max() / member.median()
     distance = (target - mean).abs() / (0.5 * log_variance).exp()
     for level, half_width in INTERVALS.items():
         result[f"inside_{round(100 * level)}"] = (distance < half_width).float().mean()

@@ -15,6 +15,7 @@ the paper leaves open, and what is chosen here, is listed in docs/methods/offsim
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ from zoo.transition import TransitionModel
 REWARD_ROWS = 2000  # rows behind each logged reward and histogram
 PER_STEP = ("recorded", "running", "uniform", "cloned_noise", "added_noise", "order", "noise")  # drawn, (H, ...)
 ENTROPY_TUNING = Tuning(start=1e-2, low=1e-4, high=0.9)  # at 1 the optimal variance is infinite
+BROKEN = 1.5  # times the error of the median member
 OWN_ROWS = 256  # transitions in the adversarial term of one update
 
 
@@ -603,6 +605,19 @@ class OffSim(Method):
 
     # ------------------------------------------------------------------------------------------------- what comes out
 
+    def _warn_of_broken_members(self, data: Any) -> None:
+        """Say so if a member has not learned what the others have: the Simulator draws it as often as them."""
+        tables = [data.diverse_held_out, data.expert_held_out, data.diverse_train, data.expert_train]
+        table = next(each for each in tables if each is not None)
+        worst = float(diagnostics.transition_errors(self.transition, table.to(self.device), 1)["worst_member"])
+        if worst > BROKEN:
+            warnings.warn(
+                f"the one-step error of the worst member of the transition ensemble is {worst:.1f} times that of the "
+                "median one: its training broke down, and the Simulator will shake. Lower transition_learning_rate or "
+                "transition_gradient_norm.",
+                stacklevel=2,
+            )
+
     @torch.no_grad()
     def export(self, data: Any, rows: int = 10_000) -> Simulator:
         """Assemble the Simulator: averaged reward on its own scale, uncertainty calibrated on the training data.
@@ -613,6 +628,7 @@ class OffSim(Method):
         """
         hyper = self.hparams
         self.graphs = None  # they belong to the device of the training
+        self._warn_of_broken_members(data)
         reward = copy.deepcopy(self.averaged_reward)
         simulator = Simulator(
             transition=copy.deepcopy(self.transition),

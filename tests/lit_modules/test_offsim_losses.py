@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -292,6 +293,19 @@ def test_rule_without_a_task_is_refused() -> None:
 def test_seven_layer_model_of_the_paper_can_be_configured() -> None:
     module = make(transition_hidden_sizes=[8] * 6)
     assert len(module.transition.network.layers) == 7
+
+
+def test_a_member_that_broke_is_named() -> None:
+    module, rows = make(), table(50)
+    data = SimpleNamespace(diverse_held_out=None, expert_held_out=None, diverse_train=None, expert_train=rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        module._warn_of_broken_members(data)
+    with torch.no_grad():
+        for parameter in module.transition.parameters():
+            parameter[1] += 3.0
+    with pytest.warns(UserWarning, match="worst member"):
+        module._warn_of_broken_members(data)
 
 
 @pytest.mark.parametrize(("limit", "share"), [(None, 1.0), (1e6, 1.0), (0.1, 0.1)])
