@@ -63,13 +63,12 @@ def open_loop_errors(model: TransitionModel, table: TensorDict, steps: Sequence[
 
 
 @torch.no_grad()
-def transition_errors(model: TransitionModel, table: TensorDict, horizon: int, limit: int = 4096) -> dict[str, Tensor]:
-    """One-step and H-step error and calibration of a transition model on held-out rows.
+def one_step_errors(model: TransitionModel, table: TensorDict, limit: int = 4096) -> dict[str, Tensor]:
+    """One-step error and calibration of a transition model on held-out rows.
 
     Returns:
         ``one_step``: root-mean-square error of the mean prediction, in standardised differences;
         ``worst_member``: the same error of the worst member over that of the median one, 1 where all are alike;
-        ``open_loop``: that error after H steps, in standardised observations;
         ``inside_50``, ``inside_90``: share of targets inside the members' central intervals.
     """
     rows = spread(table, limit)
@@ -81,5 +80,10 @@ def transition_errors(model: TransitionModel, table: TensorDict, horizon: int, l
     distance = (target - mean).abs() / (0.5 * log_variance).exp()
     for level, half_width in INTERVALS.items():
         result[f"inside_{round(100 * level)}"] = (distance < half_width).float().mean()
-    result["open_loop"] = torch.tensor(open_loop_errors(model, table, [horizon]).get(horizon, float("nan")))
     return result
+
+
+def transition_errors(model: TransitionModel, table: TensorDict, horizon: int, limit: int = 4096) -> dict[str, Tensor]:
+    """:func:`one_step_errors`, and as ``open_loop`` the error after H steps, in standardised observations."""
+    open_loop = torch.tensor(open_loop_errors(model, table, [horizon]).get(horizon, float("nan")))
+    return {**one_step_errors(model, table, limit), "open_loop": open_loop}

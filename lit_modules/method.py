@@ -156,7 +156,7 @@ class Method(lightning.LightningModule):
             optimizer.zero_grad(set_to_none=True)
             self.manual_backward(loss)
             if step.gradient_norm is not None:
-                gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+                gradients = gradients_of(optimizer)
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
                 parts = {**parts, step.gradient_norm: norm}
                 if step.largest_norm is not None:
@@ -223,6 +223,11 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | Sequence[f
             group["lr"].fill_(own)
         else:
             group["lr"] = own
+
+
+def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """The gradients that its next step follows."""
+    return [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
 
 
 def listed_optimizers(module: lightning.LightningModule) -> list[LightningOptimizer]:

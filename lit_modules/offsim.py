@@ -609,7 +609,7 @@ class OffSim(Method):
         """Say so if a member has not learned what the others have: the Simulator draws it as often as them."""
         tables = [data.diverse_held_out, data.expert_held_out, data.diverse_train, data.expert_train]
         table = next(each for each in tables if each is not None)
-        worst = float(diagnostics.transition_errors(self.transition, table.to(self.device), 1)["worst_member"])
+        worst = float(diagnostics.one_step_errors(self.transition, table.to(self.device))["worst_member"])
         if worst > BROKEN:
             warnings.warn(
                 f"the one-step error of the worst member of the transition ensemble is {worst:.1f} times that of the "

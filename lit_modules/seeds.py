@@ -23,6 +23,7 @@ from lit_modules.method import (
     Follow,
     Method,
     Step,
+    gradients_of,
     listed_optimizers,
     set_learning_rate,
 )
@@ -168,7 +169,7 @@ class SeedBatch(lightning.LightningModule):
             # No parameter is shared, so the gradient of the sum is the gradient of each seed's own loss
             self.manual_backward(losses.sum())
             if first.gradient_norm is not None:
-                gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+                gradients = gradients_of(optimizer)
                 norm = torch.stack([each.flatten(1).square().sum(dim=1) for each in gradients]).sum(dim=0).sqrt()
                 parts = {**parts, first.gradient_norm: norm}
                 if first.largest_norm is not None:

@@ -84,19 +84,20 @@ class SimulatorPPO(SimulatorPolicy):
         cloning_weight: float = 1.0,
         **settings: Any,
     ) -> None:
-        # Other numbers than those of learners from a buffer: its advantages have deviation 1 whatever values are
-        own: dict[str, Any] = {
-            "horizon": horizon,
-            "starts": starts,
-            "critic_share": critic_share,
-            "actor_final_rate": actor_final_rate,
-            "uncertainty_weight": uncertainty_weight,
-            "uncertainty_form": uncertainty_form,
-            "uncertainty_tolerance": uncertainty_tolerance,
-            "uncertainty_cut": uncertainty_cut,
-            "cloning_weight": cloning_weight,
-        }
-        super().__init__(simulator, **own, **settings)
+        # Other defaults than those of learners from a buffer: its advantages have deviation 1 whatever values are
+        super().__init__(
+            simulator,
+            horizon=horizon,
+            starts=starts,
+            critic_share=critic_share,
+            actor_final_rate=actor_final_rate,
+            uncertainty_weight=uncertainty_weight,
+            uncertainty_form=uncertainty_form,
+            uncertainty_tolerance=uncertainty_tolerance,
+            uncertainty_cut=uncertainty_cut,
+            cloning_weight=cloning_weight,
+            **settings,
+        )
         if deviation is not None:
             for policy in (self.policy, self.averaged_policy):
                 policy.set_deviation(deviation)

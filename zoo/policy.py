@@ -97,7 +97,6 @@ class Policy(nn.Module):
         last.weight[self.action_size :] = 0.0
         last.bias[self.action_size :] = math.atanh(2.0 * inside - 1.0)
 
-    @torch.no_grad()
     def fix_deviation(self, deviation: float) -> None:
         """Give the Gaussian before squashing this deviation in every state for good: no training moves it.
 
