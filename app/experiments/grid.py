@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from app.errors import UserError
 from app.experiments.goals import Goal
@@ -29,6 +31,13 @@ class Run:
     def name(self) -> str:
         """Also its folder below the experiment's."""
         return f"{self.task}/{self.variant}/demonstrations{self.demonstrations}/seed{self.seed}"
+
+    @property
+    def key(self) -> str:
+        """Of its settings: two runs of the same name with other settings have other keys."""
+        plain = OmegaConf.to_container(self.configuration)
+        assert isinstance(plain, dict)
+        return settings_key(plain)
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ class Experiment:
     seeds: list[int]
     goals: list[Goal]
     runs: list[Run]
+
+
+def settings_key(settings: Mapping[Any, Any]) -> str:
+    """A short hash of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def select(runs: list[Run], only: Sequence[str]) -> list[Run]:

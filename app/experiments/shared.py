@@ -7,8 +7,6 @@ settings.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from app.experiments.grid import settings_key
 from app.run_folder import finished_stages, note_stage
 
 NAMES = ("behaviour_cloning", "simulator")  # stages that can be shared, in their order
@@ -62,8 +61,7 @@ def shared_stages_of(configuration: DictConfig, root: Path) -> list[SharedStage]
     stages = []
     for count, name in enumerate(names, start=1):
         settings = {key: plain[key] for key in (*COMMON, *names[:count])} | {"stages": names[:count]}
-        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        folder = root / f"{settings['task']}-seed{settings['seed']}-{name}-{key}"
+        folder = root / f"{settings['task']}-seed{settings['seed']}-{name}-{settings_key(settings)}"
         stages.append(SharedStage(name, folder, settings))
     return stages
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from app.experiments.grid import Experiment, Run
 from app.experiments.schedule import STAGES_FOLDER
 from app.experiments.state import State, state_of
-from app.results.aggregate import Aggregate, aggregate
-from app.results.rows import Row, read_row
+from app.results.aggregate import Aggregate, aggregate, matching
+from app.results.rows import Row, identity, kept_rows, read_row
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Evidence:
     Attributes:
         experiment: what was asked for.
         out: its folder.
-        states: of every run, in the order of the experiment.
+        states: of every run, in the order of the experiment; ``kept`` if only an earlier page knows of it.
         rows: of the finished runs, likewise.
         results: of each variant over its finished seeds.
     """
@@ -32,32 +31,41 @@ class Evidence:
     rows: list[Row]
     results: list[Aggregate]
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """``metrics.json`` of every finished run."""
-        return [state.metrics for state in self.states.values() if state.metrics is not None]
+    def origins(self) -> list[dict[str, Any]]:
+        """Settings, data, versions and seconds of every finished run."""
+        return [row["run"] for row in self.rows]
 
     def reward_histograms(self, task: str, variant: str, demonstrations: int) -> dict[str, Any] | None:
         """Those of the first finished seed that has them."""
-        for run, state in self.states.items():
-            path = self.out / run.name / "reward_histograms.json"
-            if (run.task, run.variant, run.demonstrations) == (task, variant, demonstrations) and (
-                state.kind == "done" and path.is_file()
-            ):
-                return dict(json.loads(path.read_text()))
-        return None
+        own = matching(self.rows, task, variant, demonstrations)
+        return next((row["reward_histograms"] for row in own if "reward_histograms" in row), None)
 
     def seconds(self) -> float:
         """What the finished runs took, each shared stage counted once."""
         own, shared = 0.0, dict[str, float]()
-        for found in self.metrics():
-            taken = {stage: found["stages"][stage] for stage in found.get("shared_stages", {})}
-            own += found["wall_seconds"] - sum(taken.values())
-            shared |= {folder: taken[stage] for stage, folder in found.get("shared_stages", {}).items()}
+        for row in self.rows:
+            stages, folders = row["run"]["stages"], row["run"].get("shared_stages", {})
+            own += row["wall_seconds"] - sum(stages[stage] for stage in folders)
+            shared |= {folder: stages[stage] for stage, folder in folders.items()}
         return own + sum(shared.values())
 
 
-def gather(experiment: Experiment, out: Path) -> Evidence:
-    """Read the folder of an experiment."""
+def gather(experiment: Experiment, out: Path, page: Path) -> Evidence:
+    """Read the folder of an experiment, and what an earlier page knows of runs that the folder lacks.
+
+    Args:
+        experiment: what was asked for.
+        out: its folder.
+        page: JSON of an earlier page; there may be none.
+    """
     states = {run: state_of(run, out, out / STAGES_FOLDER) for run in experiment.runs}
-    rows = [read_row(run, out / run.name, state.metrics) for run, state in states.items() if state.metrics is not None]
+    kept = {identity(row): row for row in kept_rows(page, experiment.runs)}
+    rows = []
+    for run, state in states.items():
+        row = kept.get((run.task, run.variant, run.demonstrations, run.seed))
+        if state.metrics is not None:
+            rows.append(read_row(run, out / run.name, state.metrics))
+        elif row is not None and state.kind != "failed":
+            rows.append(row)
+            states[run] = State("kept")
     return Evidence(experiment, out, states, rows, aggregate(experiment, rows))

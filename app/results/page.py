@@ -24,6 +24,9 @@ MARK = "<!-- Written by `offsim experiment`: change the experiment, not this fil
 def write_page(experiment: Experiment, out: Path, command: str, file: str, folder: Path) -> Path:
     """Write ``FILE.md``, ``FILE.json`` and ``FILE*.png`` from what is finished of an experiment.
 
+    Runs that an earlier page of the same name knows and that are not in the folder, because they were carried out
+    elsewhere, stay on the page as long as their settings are those of today.
+
     Args:
         experiment: what was asked for.
         out: its folder.
@@ -40,7 +43,7 @@ def write_page(experiment: Experiment, out: Path, command: str, file: str, folde
     path = folder / f"{file}.md"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
         raise UserError(f"{path} was not written by this command: choose another --page, or another `file` in the YAML")
-    evidence = gather(experiment, out)
+    evidence = gather(experiment, out, folder / f"{file}.json")
     folder.mkdir(parents=True, exist_ok=True)
     kind = KINDS[experiment.page]
     images = []
@@ -66,14 +69,14 @@ def write_page(experiment: Experiment, out: Path, command: str, file: str, folde
 
 def _facts(evidence: Evidence, command: str) -> str:
     """Command, how much of it is finished, cost, data and versions."""
-    found = evidence.metrics()
+    found = evidence.origins()
     lines = [f"`{command}`, written by the same with `--page`.", ""]
     lines.append(f"- finished: {len(found)} of {len(evidence.states)} runs")
     lines.append(f"- cost of these: {hours(evidence.seconds())} of computing, stages that runs share counted once")
-    used = {(row["role"], row["id"], row["sha256"]) for metrics in found for row in metrics["data"]}
+    used = {(row["role"], row["id"], row["sha256"]) for origin in found for row in origin["data"]}
     lines += [f"- {role} data: `{name}`, SHA-256 {sha[:12]}" for role, name, sha in sorted(used, reverse=True)]
     versions = sorted(
-        {f"{name} {each[name]}" for each in (m["versions"] for m in found) for name in ("offsim", "torch")}
+        {f"{name} {each[name]}" for each in (o["versions"] for o in found) for name in ("offsim", "torch")}
     )
     lines += [f"- with {', '.join(versions)}"] if versions else []
     return "\n".join(lines)
@@ -128,7 +131,7 @@ def _unfinished(evidence: Evidence) -> str:
     other = [
         f"- {run.name}{f': {state.note}' if state.note else ''}"
         for run, state in evidence.states.items()
-        if state.kind not in ("done", "failed")
+        if state.kind not in ("done", "kept", "failed")
     ]
     if other:
         parts.append(f"## Missing: {len(other)} of {len(evidence.states)} runs\n\n" + "\n".join(other))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ Row = dict[str, Any]
 DATA = ("expert", "diverse")
 STEPS = (1, 50)  # open-loop steps that are reported
 COVERAGES = (0.5, 0.9)  # central intervals whose observed coverage is reported
+ORIGIN = ("data", "versions", "stages", "shared_stages")  # what a row keeps of where its figures come from
 LOGGED = ("one_step", "open_loop")  # held-out errors that the simulator stage logs, also before its game
 
 
@@ -30,7 +31,9 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         ``task``, ``method``, ``demonstrations``, ``seed``; ``expert_mean``, ``behaviour_cloning_mean`` and
         ``policy_mean``, mean returns in the real task, the last being that of the policy which the run ends with;
         ``share_of_expert``; of the end of its curve ``simulator_return`` and ``real_learned_return``, both in learned
-        reward; ``wall_seconds``; ``verdict``, if there is one; and what :func:`simulator_figures` returns.
+        reward; ``wall_seconds``; ``verdict``, if there is one; what :func:`simulator_figures` returns;
+        ``reward_histograms``, if it kept them; and ``run``, what it was: the key of its settings, its data, versions,
+        and seconds of its stages.
     """
     last = metrics.get("policy") or metrics["behaviour_cloning"]
     end = (metrics.get("curve") or [{}])[-1]
@@ -50,8 +53,29 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
     if "verdict" in metrics:
         row["verdict"] = metrics["verdict"]
     row |= simulator_figures(folder, metrics)
+    histograms = folder / "reward_histograms.json"
+    if histograms.is_file():
+        row["reward_histograms"] = json.loads(histograms.read_text())
+    row["run"] = {"settings": run.key} | {name: metrics[name] for name in ORIGIN if name in metrics}
     # JSON knows no other numbers
     return {key: None if isinstance(each, float) and not math.isfinite(each) else each for key, each in row.items()}
+
+
+def kept_rows(path: Path, runs: Sequence[Run]) -> list[Row]:
+    """The rows of an earlier page whose runs still have the same settings.
+
+    Args:
+        path: the page's JSON; there may be none.
+        runs: of the experiment.
+    """
+    keys = {(run.task, run.variant, run.demonstrations, run.seed): run.key for run in runs}
+    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return [row for row in rows if "run" in row and keys.get(identity(row)) == row["run"]["settings"]]
+
+
+def identity(row: Row) -> tuple[str, str, int, int]:
+    """Task, variant, number of demonstrations and seed of a row's run."""
+    return row["task"], row["method"], row["demonstrations"], row["seed"]
 
 
 def simulator_figures(folder: Path, metrics: Mapping[str, Any]) -> Row:

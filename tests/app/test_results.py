@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ def make(tmp_path: Path, page: str = "headline", tasks: tuple[str, ...] = ("hopp
 
 def test_aggregates_over_seeds(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    results = aggregate(experiment, gather(experiment, out).rows)
+    results = aggregate(experiment, gather(experiment, out, out / "duel.json").rows)
     assert [(each.task, each.variant) for each in results] == [
         ("hopper", "good"),
         ("hopper", "bad"),
@@ -124,7 +125,7 @@ def test_aggregates_over_seeds(tmp_path: Path) -> None:
 
 def test_goals_are_judged_on_every_task_in_their_scope(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    results = aggregate(experiment, gather(experiment, out).rows)
+    results = aggregate(experiment, gather(experiment, out, out / "duel.json").rows)
     judged = [judge(goal, results) for goal in experiment.goals]
     assert [len(each) for each in judged] == [2, 2, 2, 1]
     assert [each[0][1:] for each in judged[:3]] == [
@@ -222,6 +223,38 @@ def test_a_page_is_written_before_anything_is_finished(tmp_path: Path) -> None:
     text = write_page(experiment, tmp_path / "nothing", "offsim experiment duel", "duel", tmp_path / "page").read_text()
     assert "- finished: 0 of 12 runs" in text and "duel.png" not in text
     assert json.loads((tmp_path / "page" / "duel.json").read_text()) == []
+
+
+def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    rewards = {"before": {"expert": [1.0]}, "after": {"expert": [2.0]}}
+    (out / "hopper/good/demonstrations10/seed1/reward_histograms.json").write_text(json.dumps(rewards))
+    write_page(experiment, out, "offsim experiment duel", "duel", tmp_path)
+    before = json.loads((tmp_path / "duel.json").read_text())
+    shutil.rmtree(out / "hopper" / "good")
+    text = write_page(experiment, out, "offsim experiment duel", "duel", tmp_path).read_text()
+    assert json.loads((tmp_path / "duel.json").read_text()) == before
+    for line in (
+        "- finished: 5 of 12 runs",
+        "- cost of these: 55.0 minutes",
+        "| 10 | hopper | good | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 3 of 3 |",
+        "- hopper/bad/demonstrations10/seed2: FloatingPointError: loss is not finite",
+        "## Missing: 6 of 12 runs",
+    ):
+        assert line in text, line
+    assert gather(experiment, out, tmp_path / "duel.json").reward_histograms("hopper", "good", 10) == rewards
+
+
+def test_a_page_drops_runs_with_other_settings(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    write_page(experiment, out, "offsim experiment duel", "duel", tmp_path)
+    path = tmp_path / "duel.yaml"
+    path.write_text(path.read_text().replace("updates: 3", "updates: 4"))
+    evidence = gather(load_experiment(str(path)), tmp_path / "nothing", tmp_path / "duel.json")
+    assert [row["method"] for row in evidence.rows] == ["good"] * 3
+    states = {run.name: state.kind for run, state in evidence.states.items()}
+    assert states["hopper/good/demonstrations10/seed0"] == "kept"
+    assert states["hopper/bad/demonstrations10/seed0"] == "missing"
 
 
 def test_the_command_writes_pages_into_a_checkout_and_overwrites_no_other(
