@@ -102,7 +102,12 @@ class Policy(nn.Module):
 
         Args:
             deviation: above 0.
+
+        Raises:
+            ValueError: if it is not.
         """
+        if deviation <= 0:
+            raise ValueError(f"deviation must be above 0, and is {deviation}: choose a small one, such as 0.01")
         self.log_std_min = self.log_std_max = math.log(deviation)
         self.config |= {"log_std_min": self.log_std_min, "log_std_max": self.log_std_max}
 

@@ -98,6 +98,8 @@ def test_a_fixed_deviation_holds_everywhere_and_in_its_file(policy: Policy, tmp_
         _, scale = kept(observation)
         torch.testing.assert_close(scale, torch.full_like(scale, 0.05))
         assert torch.equal(kept.mean_action(observation), actions)
+    with pytest.raises(ValueError, match="above 0, and is 0"):
+        policy.fix_deviation(0.0)
 
 
 def test_controls_and_results_are_not_taken_for_one_another(policy: Policy, tmp_path: Path) -> None:
