@@ -29,6 +29,7 @@ from datamodules.statistics import Statistics
 from lit_modules import diagnostics
 from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
 from lit_modules.method import Compute, Conversation, Descend, Follow, Method, cosine_decay
+from lit_modules.noise_calibration import CALIBRATED, calibrate_noise
 from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.reward_loss import adversarial_loss
 from lit_modules.rows import (
@@ -104,7 +105,8 @@ class OffSim(Method):
         reward_learning_rate: Adam's rate for the reward.
         reward_average: decay of the running average of the reward's weights; the average is what is kept, since
             the last iterate of a game circles its solution.
-        noise_scale: share of the predicted deviation that the finished Simulator draws, see ``zoo.simulator``.
+        noise_scale: share of the predicted deviation that the finished Simulator draws, see ``zoo.simulator``;
+            ``calibrated`` takes what forecasts recorded episodes best, see ``lit_modules.noise_calibration``.
         aggregation: who moves an episode of the finished Simulator, see ``zoo.simulator``.
         reward_low_quantile: quantile of the roll-outs' reward that becomes the reward's lower bound.
         reward_high_quantile: quantile of the expert's reward that becomes its upper bound.
@@ -158,7 +160,7 @@ class OffSim(Method):
         transition_weight_decay: float = 5e-5,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
-        noise_scale: float = 1.0,
+        noise_scale: float | str = CALIBRATED,
         aggregation: str = "random_member",
         reward_low_quantile: float = 0.5,
         reward_high_quantile: float = 0.5,
@@ -194,6 +196,8 @@ class OffSim(Method):
         self.recorded: RecordedActions | None = None
         self.row_margins: Tensor | None = None
         refuse_unknown_aggregation(aggregation)
+        if isinstance(noise_scale, str) and noise_scale != CALIBRATED:
+            raise ValueError(f"unknown noise_scale {noise_scale!r}: choose a number or {CALIBRATED}")
         if isinstance(margin, str) and margin != ADAPTIVE:
             raise ValueError(
                 f"unknown margin {margin!r}: choose a number, one for each diverse data set, or {ADAPTIVE}"
@@ -639,7 +643,7 @@ class OffSim(Method):
             action_high=[float(value) for value in hyper["action_high"]],
             uncertainty=hyper["uncertainty"],
             task=hyper["task"],
-            noise_scale=hyper["noise_scale"],
+            noise_scale=1.0 if hyper["noise_scale"] == CALIBRATED else hyper["noise_scale"],
             aggregation=hyper["aggregation"],
         )
         expert = data.expert_train
@@ -661,4 +665,8 @@ class OffSim(Method):
         actions = torch.cat([table["action"] for table in tables])
         kept = self.random.integers(len(observations), min(20_000, len(observations))).cpu()
         simulator.calibrate_uncertainty(observations[kept], actions[kept])
+        if hyper["noise_scale"] == CALIBRATED:
+            other = data.diverse_train if data.diverse_held_out is None else data.diverse_held_out
+            forecast = [table for table in (data.expert_train, other) if table is not None]
+            calibrate_noise(simulator, forecast, self.random.generator)
         return simulator.eval().requires_grad_(False)
