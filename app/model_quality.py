@@ -10,10 +10,12 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from app.rollouts import roll_out
 from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, spread, transition_errors
 from zoo import Policy, Simulator, get_task
 
 ROWS = 2000  # values per histogram
+EPISODES = 20  # of the policy in the Simulator, for the same
 STEPS = (1, 5, 10, 20, 50, 100)  # steps at which open-loop errors are shown
 SHOWN_STEPS = 100  # length of a drawn roll-out
 
@@ -31,7 +33,7 @@ def write_model_quality(
         policy_name: the stage that trained it.
     """
     held_out = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
-    visited = policy_transitions(simulator, policy, ROWS)
+    visited = roll_out(simulator, policy.act, EPISODES, ROWS // EPISODES).visited()
     sources = {
         "expert": data.expert_train,
         "held-out expert": data.expert_held_out,
@@ -64,26 +66,6 @@ def write_model_quality(
     path = folder / "diagnostics.json"
     path.write_text(json.dumps(content))
     return path
-
-
-@torch.no_grad()
-def policy_transitions(simulator: Simulator, policy: Policy, rows: int, episodes: int = 20) -> TensorDict:
-    """Transitions that a policy visits in the Simulator from its start states, ``(rows,)`` at most."""
-    generator = torch.Generator().manual_seed(0)
-    observation = simulator.reset(episodes, generator)
-    members = simulator.episode_members(episodes, generator)
-    parts = []
-    for _ in range(max(1, rows // episodes)):
-        action = policy.act(observation)
-        following, _, terminated, _ = simulator.step(observation, action, generator, members=members)
-        parts.append(
-            TensorDict(
-                {"observation": observation, "action": action, "next": {"observation": following}},
-                batch_size=[len(observation)],
-            )
-        )
-        observation = torch.where(terminated.unsqueeze(-1), simulator.reset(len(observation), generator), following)
-    return torch.cat(parts)
 
 
 @torch.no_grad()
