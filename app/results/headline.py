@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from app.results import figures
 from app.results.aggregate import matching, values
 from app.results.evidence import Evidence
-from app.results.tables import format_number, percent, table
+from app.results.tables import counted, format_number, percent, table
 
 
 def sections(evidence: Evidence) -> list[str]:
@@ -19,7 +19,7 @@ def drawn(evidence: Evidence) -> dict[str, Figure]:
     """Shares of the expert's return: rows for numbers of demonstrations, columns for tasks."""
     experiment = evidence.experiment
     panels = {
-        _demonstrations(count): {
+        counted(count, "demonstration"): {
             task: {
                 variant: values(matching(evidence.rows, task, variant, count), "share_of_expert")
                 for variant in experiment.variants
@@ -56,7 +56,3 @@ def returns(evidence: Evidence) -> str:
         "are over seeds; the interval is the 95% bootstrap interval of the interquartile mean over seeds, which drops "
         "nothing of up to three.\n\n" + table(head, rows)
     )
-
-
-def _demonstrations(count: int) -> str:
-    return f"{count} demonstration{'s' if count > 1 else ''}"

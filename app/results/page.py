@@ -10,11 +10,11 @@ from typing import Any
 
 from app.errors import UserError
 from app.experiments.goals import Goal
-from app.experiments.grid import Experiment
+from app.experiments.grid import Experiment, Run
 from app.results import ablation, figures, headline, simulators
 from app.results.aggregate import judge
 from app.results.evidence import Evidence, gather
-from app.results.tables import format_number, hours, percent, table
+from app.results.tables import counted, format_number, hours, percent, table
 from app.run_folder import write_whole
 
 KINDS: dict[str, ModuleType] = {"headline": headline, "ablation": ablation, "simulator": simulators}
@@ -128,11 +128,21 @@ def _unfinished(evidence: Evidence) -> str:
     failed = [f"- {run.name}: {state.note}" for run, state in evidence.states.items() if state.kind == "failed"]
     if failed:
         parts.append("## Failed runs\n\n" + "\n".join(failed))
-    other = [
-        f"- {run.name}{f': {state.note}' if state.note else ''}"
-        for run, state in evidence.states.items()
-        if state.kind not in ("done", "kept", "failed")
-    ]
+    other = {run: state for run, state in evidence.states.items() if state.kind not in ("done", "kept", "failed")}
     if other:
-        parts.append(f"## Missing: {len(other)} of {len(evidence.states)} runs\n\n" + "\n".join(other))
+        begun = [f"- {run.name}: {state.note}" for run, state in other.items() if state.note]
+        missing = _by_variant([run for run, state in other.items() if not state.note])
+        parts.append(f"## Missing: {len(other)} of {len(evidence.states)} runs\n\n" + "\n".join([*begun, *missing]))
     return "\n\n".join(parts)
+
+
+def _by_variant(runs: list[Run]) -> list[str]:
+    """A line for each number of demonstrations and variant: ``- offsim, 10 demonstrations: ant (seed 0, 1)``."""
+    seeds: dict[tuple[int, str], dict[str, list[str]]] = {}
+    for run in runs:
+        seeds.setdefault((run.demonstrations, run.variant), {}).setdefault(run.task, []).append(str(run.seed))
+    return [
+        f"- {variant}, {counted(count, 'demonstration')}: "
+        + ", ".join(f"{task} (seed {', '.join(own)})" for task, own in tasks.items())
+        for (count, variant), tasks in seeds.items()
+    ]

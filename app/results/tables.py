@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from app.report import MISSING, format_number
 
-__all__ = ["format_number", "hours", "percent", "table"]
+__all__ = ["counted", "format_number", "hours", "percent", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -24,3 +24,8 @@ def percent(share: float) -> str:
 def hours(seconds: float) -> str:
     """``5400 -> '1.5 hours'``, and minutes below one hour."""
     return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
+def counted(count: int, word: str) -> str:
+    """``2, "seed" -> '2 seeds'``."""
+    return f"{count} {word}{'s' if count != 1 else ''}"

@@ -186,7 +186,8 @@ def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> Non
         "| bad | `policy.updates: 3` |",
         "- hopper/bad/demonstrations10/seed2: FloatingPointError: loss is not finite",
         "## Missing: 6 of 12 runs",
-        "- ant/good/demonstrations10/seed0",
+        "- good, 10 demonstrations: ant (seed 0, 1, 2)",
+        "- bad, 10 demonstrations: ant (seed 0, 1, 2)",
         "![Good against bad](duel.png)",
     ):
         assert line in text, line
