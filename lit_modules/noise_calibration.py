@@ -12,7 +12,7 @@ from lit_modules import diagnostics
 from zoo.simulator import Simulator
 
 CALIBRATED = "calibrated"  # in the place of a number
-SCALES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SCALES = (1.0, 0.75, 0.5, 0.25, 0.0)
 STEPS = 20  # of a forecast: after one step every noise of the right size is right
 STARTS = 256  # forecasts from each table
 SAMPLES = 8  # of each forecast
@@ -54,32 +54,29 @@ def calibrate_noise(simulator: Simulator, tables: Sequence[TensorDict], generato
     """
     unit = simulator.transition.observation_normalizer.std
     totals = torch.zeros(len(SCALES))
-    for whole in tables:
-        table = whole.to(unit.device)
-        starts = diagnostics.segments(table, STEPS, STARTS).to(unit.device)
+    for table in tables:
+        starts = diagnostics.segments(table, STEPS, STARTS)
         if len(starts) == 0:
             continue  # no episode is that long
-        truth = table["next", "observation"][starts + STEPS - 1] / unit
+        first = table["observation"][starts].to(unit.device)
+        actions = torch.stack([table["action"][starts + step] for step in range(STEPS)]).to(unit.device)
+        truth = table["next", "observation"][starts + STEPS - 1].to(unit.device) / unit
         state = generator.get_state()
         found = []
         for scale in SCALES:
             generator.set_state(state)
             simulator.noise_scale = scale
-            forecast = _forecast(simulator, table, starts, generator) / unit
-            found.append(energy_score(forecast.view(SAMPLES, len(starts), -1), truth))
-        apart = found[-1][1].clamp_min(torch.finfo(truth.dtype).eps)
+            found.append(energy_score(_forecast(simulator, first, actions, generator) / unit, truth))
+        apart = found[0][1].clamp_min(torch.finfo(truth.dtype).eps)
         totals += torch.stack([(score / apart).mean() for score, _ in found]).cpu()
-    # Of equals the largest: without any evidence, all that the model predicts
-    best = torch.nonzero(totals == totals.min()).max()
-    simulator.noise_scale = SCALES[int(best)]
+    # Of equals the first: without any evidence, all that the model predicts
+    simulator.noise_scale = SCALES[int(totals.argmin())]
 
 
-def _forecast(simulator: Simulator, table: TensorDict, starts: Tensor, generator: torch.Generator) -> Tensor:
-    """Observations after replaying ``STEPS`` recorded actions, ``(SAMPLES * N, D)``."""
-    rows = starts.repeat(SAMPLES)
-    observation = table["observation"][rows]
-    members = simulator.episode_members(len(rows), generator)
-    for step in range(STEPS):
-        action = table["action"][rows + step]
+def _forecast(simulator: Simulator, first: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
+    """Observations ``(SAMPLES, N, D)`` after ``actions`` ``(STEPS, N, A)`` from ``first`` ``(N, D)``."""
+    observation = first.repeat(SAMPLES, 1)
+    members = simulator.episode_members(len(observation), generator)
+    for action in actions.repeat(1, SAMPLES, 1):
         observation, *_ = simulator.step(observation, action, generator, with_uncertainty=False, members=members)
-    return observation
+    return observation.view(SAMPLES, *first.shape)
