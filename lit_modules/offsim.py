@@ -52,6 +52,32 @@ PER_STEP = ("recorded", "running", "uniform", "cloned_noise", "added_noise", "or
 ENTROPY_TUNING = Tuning(start=1e-2, low=1e-4, high=0.9)  # at 1 the optimal variance is infinite
 BROKEN = 1.5  # times the error of the median member
 OWN_ROWS = 256  # transitions in the adversarial term of one update
+# What nothing reads before the game: trainings that differ in these alone have their likelihood-only updates in common
+GAME_SETTINGS = (
+    "horizon",
+    "starts",
+    "expert_start_share",
+    "proposal",
+    "proposal_noise",
+    "reward_every",
+    "transition_every",
+    "adversarial_weight",
+    "entropy_weight",
+    "entropy_gain",
+    "entropy_learning_rate",
+    "gradient_penalty_weight",
+    "gradient_penalty_target",
+    "l2_weight",
+    "margin_weight",
+    "margin",
+    "reward_learning_rate",
+    "reward_average",
+    "uncertainty",
+    "noise_scale",
+    "aggregation",
+    "reward_low_quantile",
+    "reward_high_quantile",
+)
 
 
 class OffSim(Method):
@@ -541,9 +567,11 @@ class OffSim(Method):
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        state = self.random.state()  # how often one validates must not change what is learned
         rollouts = self.roll_out(
             draw_starts(data, self.hparams["starts"], self.hparams["expert_start_share"], self.random)
         )
+        self.random.restore(state)
         rollouts["next", "observation"] = rollouts.pop("next_observation")
         sources = {"expert": data.expert_train, "rollout": rollouts, **self._held_out(batch)}
         for label, table in sources.items():
@@ -604,6 +632,8 @@ class OffSim(Method):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.errors_before_game = checkpoint["errors_before_game"]
+        if self.updates <= self.hparams["pretraining_updates"]:
+            return  # another training may have left it, with another weight
         for kept, saved in zip((self.entropy_weight, self.target_entropy), checkpoint["entropy"], strict=True):
             kept.copy_(saved)
 

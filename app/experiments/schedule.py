@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Protocol
 from omegaconf import DictConfig
 
 from app.experiments.grid import Run
-from app.experiments.shared import shared_stages_of
+from app.experiments.shared import CHECKPOINT, SharedStage, pretraining_of, shared_stages_of
 from app.experiments.state import clear_failure, is_done, note_failure
 from app.pipeline import say
 from app.run_folder import claim_folder, finished_stages
@@ -50,20 +51,30 @@ class Process(Protocol):
 def plan(runs: Sequence[Run], out: Path) -> list[Unit]:
     """What is left to do, in the order of the runs, each stage right before the first run that needs it."""
     units: dict[str, Unit] = {}
-    for run in runs:
-        folder = out / run.name
-        if is_done(folder):
-            continue
+    left = {run: _stages_left(run, out) for run in runs if not is_done(out / run.name)}
+    simulators = {stage.folder: stage for stages in left.values() for stage in stages if stage.name == "simulator"}
+    begun = [pretraining_of(stage, out / STAGES_FOLDER) for stage in simulators.values()]
+    common = Counter(pretraining.folder for pretraining in begun if pretraining is not None)
+    for run, stages in left.items():
         needs: list[str] = []
-        for stage in shared_stages_of(run.configuration, out / STAGES_FOLDER):
-            if stage.name in finished_stages(folder) or stage.seconds() is not None:
-                continue
-            name = stage.folder.relative_to(out).as_posix()
-            if name not in units:
-                units[name] = Unit(name, stage.folder, stage.configuration, tuple(needs))
-            needs.append(name)
-        units[run.name] = Unit(run.name, folder, run.configuration, tuple(needs))
+        for stage in stages:
+            pretraining = pretraining_of(stage, out / STAGES_FOLDER)
+            # Alone, a simulator does without: the checkpoint between the two costs a little time
+            worth = pretraining is not None and common[pretraining.folder] > 1 and pretraining.seconds() is None
+            for each in (pretraining, stage) if worth and not (stage.folder / CHECKPOINT).exists() else (stage,):
+                assert each is not None
+                name = each.folder.relative_to(out).as_posix()
+                units.setdefault(name, Unit(name, each.folder, each.configuration, tuple(needs)))
+                needs.append(name)
+        units[run.name] = Unit(run.name, out / run.name, run.configuration, tuple(needs))
     return list(units.values())
+
+
+def _stages_left(run: Run, out: Path) -> list[SharedStage]:
+    """The shared stages of a run that are not trained yet."""
+    finished = finished_stages(out / run.name)
+    stages = shared_stages_of(run.configuration, out / STAGES_FOLDER)
+    return [stage for stage in stages if stage.name not in finished and stage.seconds() is None]
 
 
 def carry_out(units: Sequence[Unit], jobs: int, start: Callable[[Unit], Process]) -> list[Unit]:

@@ -2,7 +2,8 @@
 
 What a stage learns is decided by the settings that it and the stages before it read. Two runs in which these agree
 would train the same thing twice; here both take it from ``stages/TASK-seedS-STAGE-KEY``, where KEY is a hash of those
-settings.
+settings. Simulators that differ only in their game have the updates before it in common: these are a stage as well,
+``pretraining``, whose checkpoint the games continue.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from app.experiments.grid import settings_key
-from app.run_folder import finished_stages, note_stage
+from app.run_folder import finished_stages, note_stage, shared_stages
+from lit_modules.offsim import GAME_SETTINGS
 
 NAMES = ("behaviour_cloning", "simulator")  # stages that can be shared, in their order
 COMMON = ("task", "seed", "accelerator", "devices", "data")  # what every stage reads
 NOT_COPIED = ("*.ckpt",)  # resuming happens where a stage is trained
+PRETRAINING = "pretraining"  # the simulator stage up to its game
+CHECKPOINT = Path("simulator") / "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class SharedStage:
 
     def seconds(self) -> float | None:
         """How long its training took; ``None`` while it is not done."""
-        return finished_stages(self.folder).get(self.name)
+        return finished_stages(self.folder).get("simulator" if self.name == PRETRAINING else self.name)
 
 
 def shared_stages_of(configuration: DictConfig, root: Path) -> list[SharedStage]:
@@ -61,9 +65,41 @@ def shared_stages_of(configuration: DictConfig, root: Path) -> list[SharedStage]
     stages = []
     for count, name in enumerate(names, start=1):
         settings = {key: plain[key] for key in (*COMMON, *names[:count])} | {"stages": names[:count]}
-        folder = root / f"{settings['task']}-seed{settings['seed']}-{name}-{settings_key(settings)}"
-        stages.append(SharedStage(name, folder, settings))
+        stages.append(_stage(name, settings, root))
     return stages
+
+
+def pretraining_of(stage: SharedStage, root: Path) -> SharedStage | None:
+    """What a simulator stage does before its game, as a stage; ``None`` for other stages, or if there is no game."""
+    if stage.name != "simulator":
+        return None
+    simulator = stage.settings["simulator"]
+    model, updates = simulator["model"], simulator["model"]["pretraining_updates"]
+    if not 0 < updates < simulator["updates"]:
+        return None
+    before = {key: value for key, value in model.items() if key not in GAME_SETTINGS}
+    # Which data is read depends on whether there is a margin at all
+    before["margin_weight"] = float(model["margin_weight"] > 0)
+    settings = stage.settings | {"simulator": simulator | {"updates": updates, "model": before}}
+    return _stage(PRETRAINING, settings, root)
+
+
+def continue_from(pretraining: SharedStage, folder: Path) -> None:
+    """Have the simulator stage in ``folder`` begin where a finished pretraining has ended, unless it has begun."""
+    seconds = pretraining.seconds()
+    assert seconds is not None
+    if not (folder / CHECKPOINT).exists():
+        (folder / CHECKPOINT).parent.mkdir(exist_ok=True)
+        note_stage(folder, PRETRAINING, seconds, shared=pretraining.folder.name)
+        copied = folder / CHECKPOINT.with_suffix(".copied")
+        shutil.copyfile(pretraining.folder / CHECKPOINT, copied)
+        copied.rename(folder / CHECKPOINT)  # a copy that was interrupted is no checkpoint
+
+
+def _stage(name: str, settings: dict[str, Any], root: Path) -> SharedStage:
+    return SharedStage(
+        name, root / f"{settings['task']}-seed{settings['seed']}-{name}-{settings_key(settings)}", settings
+    )
 
 
 def take_over(stage: SharedStage, folder: Path) -> None:
@@ -79,6 +115,8 @@ def take_over(stage: SharedStage, folder: Path) -> None:
     )
     shutil.copyfile(_model(stage.folder, stage.name), _model(folder, stage.name))
     # Last, so that a copy that was interrupted is made again
+    if PRETRAINING in (noted := finished_stages(stage.folder)):
+        note_stage(folder, PRETRAINING, noted[PRETRAINING], shared=shared_stages(stage.folder)[PRETRAINING])
     note_stage(folder, stage.name, seconds, shared=stage.folder.name)
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from app.allocator import keep_freed_memory
 from app.errors import UserError
-from app.experiments.shared import shared_stages_of, take_over
+from app.experiments.shared import continue_from, pretraining_of, shared_stages_of, take_over
 from app.main import quiet_libraries
 from app.pipeline import finish
 from app.run_folder import finished_stages
@@ -28,8 +28,14 @@ def work(folder: Path, stages: Path) -> None:
     """
     configuration = OmegaConf.load(folder / "config.yaml")
     assert isinstance(configuration, DictConfig)
-    for stage in shared_stages_of(configuration, stages):
-        if stage.folder != folder and stage.name not in finished_stages(folder):
+    shared = shared_stages_of(configuration, stages)
+    if folder.parent == stages:
+        own = shared.pop()  # what this folder is for
+        before = pretraining_of(own, stages)
+        if before is not None and before.seconds() is not None:
+            continue_from(before, folder)
+    for stage in shared:
+        if stage.name not in finished_stages(folder):
             take_over(stage, folder)
     for name in configuration.stages:
         if name not in finished_stages(folder):

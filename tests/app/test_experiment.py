@@ -15,8 +15,10 @@ from app.experiments import processes, worker
 from app.experiments.processes import WorkerProcess, locked
 from app.experiments.reading import load_experiment
 from app.experiments.schedule import STAGES_FOLDER, Unit, carry_out, plan
+from app.experiments.shared import shared_stages_of, take_over
 from app.experiments.state import state_of
-from app.run_folder import claim_folder
+from app.run_folder import claim_folder, finished_stages, shared_stages
+from app.train import train_stage
 from lit_modules.offsim import OffSim
 
 VARIANTS = {
@@ -118,6 +120,49 @@ def test_stages_are_trained_once_and_a_failure_stops_nothing_else(
     tiny_file.write_text(yaml.safe_dump(content))
     assert command.main(words) == 2
     assert "4 runs with other settings" in capsys.readouterr().err
+
+
+GAMES: dict[str, Any] = {
+    "gentle": {"simulator": {"model": {"adversarial_weight": 0.0, "margin": 2.0}}},
+    "tuned": {"simulator": {"model": {"entropy_weight": "tuned"}}},
+    "other": {"simulator": {"model": {"members": 3}}},
+    "no_game": {"simulator": {"updates": 50}},
+}
+
+
+def kinds(units: list[Unit]) -> list[str]:
+    """``stages/hopper-seed1-simulator-KEY -> simulator``, ``hopper/tuned/demonstrations3/seed1 -> tuned``."""
+    return [unit.name.split("/")[1].removeprefix("hopper-seed1-").split("-")[0] for unit in units]
+
+
+def test_simulators_that_differ_in_their_game_share_what_comes_before_it(tiny_file: Path, tmp_path: Path) -> None:
+    content = yaml.safe_load(tiny_file.read_text())
+    content["settings"]["stages"] = ["behaviour_cloning", "simulator"]
+    tiny_file.write_text(yaml.safe_dump({**content, "variants": GAMES}, sort_keys=False))
+    runs, out = load_experiment(str(tiny_file)).runs, tmp_path / "out"
+    units = plan(runs, out)
+    expected = ["behaviour_cloning", "pretraining", "simulator", "gentle", "simulator", "tuned"]
+    assert kinds(units) == [*expected, "simulator", "other", "simulator", "no_game"]
+    assert kinds(plan(runs[1:], out)) == ["behaviour_cloning", "simulator", "tuned", *kinds(units)[6:]]
+    for unit in units[:5]:
+        if unit.name != runs[0].name:
+            claim_folder(unit.configuration, unit.folder)
+            worker.work(unit.folder, out / STAGES_FOLDER)
+    pretrained, trained = units[1].folder, (units[2].folder, units[4].folder)
+    for run, together in zip(runs[:2], trained, strict=True):
+        assert shared_stages(together)["pretraining"] == pretrained.name
+        alone = tmp_path / run.variant
+        claim_folder(run.configuration, alone)
+        for name in run.configuration.stages:
+            train_stage(run.configuration, alone, name)
+        assert (alone / "simulator.safetensors").read_bytes() == (together / "simulator.safetensors").read_bytes()
+    taken_over = tmp_path / "run"
+    taken_over.mkdir()
+    take_over(shared_stages_of(runs[1].configuration, out / STAGES_FOLDER)[1], taken_over)
+    assert finished_stages(taken_over).keys() == {"pretraining", "simulator"}
+    assert shared_stages(taken_over) == {"pretraining": pretrained.name, "simulator": trained[1].name}
+    # A pretraining that is there is not planned again, and what is left of these runs is no more than their evaluation
+    assert kinds(plan(runs, out)) == ["gentle", "tuned", "simulator", "other", "simulator", "no_game"]
 
 
 def test_an_interrupted_stage_does_not_count_and_is_resumed(
