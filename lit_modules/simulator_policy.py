@@ -103,7 +103,7 @@ class SimulatorPolicy(Method):
         cloning_weight: float = 500.0,
         cloning_form: str = "mse",
         decay_updates: int | None = None,
-        critic_share: float = 0.25,
+        critic_share: float = 0.15,
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
         snapshot_every: int = 0,
