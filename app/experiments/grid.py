@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from app.configuration import STAGES
 from app.errors import UserError
 from app.experiments.goals import Goal
 
@@ -34,10 +35,14 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Of its settings: two runs of the same name with other settings have other keys."""
+        """Of its settings: two runs of the same name with other settings have other keys.
+
+        Settings of stages that it leaves out do not count.
+        """
         plain = OmegaConf.to_container(self.configuration)
         assert isinstance(plain, dict)
-        return settings_key(plain)
+        unused = {*STAGES} - {*plain["stages"]}
+        return settings_key({name: value for name, value in plain.items() if name not in unused})
 
 
 @dataclass(frozen=True)

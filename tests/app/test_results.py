@@ -258,6 +258,22 @@ def test_a_page_drops_runs_with_other_settings(tmp_path: Path) -> None:
     assert states["hopper/bad/demonstrations10/seed0"] == "missing"
 
 
+def test_settings_of_stages_that_a_run_leaves_out_do_not_tell_it_from_another(tmp_path: Path) -> None:
+    make(tmp_path)
+    path = tmp_path / "duel.yaml"
+
+    def keys(stages: list[str], updates: int) -> list[str]:
+        content = yaml.safe_load(path.read_text())
+        content["settings"]["stages"] = stages
+        content["settings"]["policy"] = {"updates": updates}
+        path.write_text(yaml.safe_dump(content))
+        return [run.key for run in load_experiment(str(path)).runs if run.variant == "good"]
+
+    assert keys(["behaviour_cloning"], 10) == keys(["behaviour_cloning"], 20)
+    whole = ["behaviour_cloning", "simulator", "policy"]
+    assert set(keys(whole, 10)).isdisjoint(keys(whole, 20))
+
+
 def test_the_command_writes_pages_into_a_checkout_and_overwrites_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
