@@ -69,7 +69,8 @@ def test_evaluation_is_repeatable_and_counts_steps() -> None:
     policy, task = make_policy(), get_task("hopper")
     first = evaluate_policy(policy, task, 3, seed=5)
     assert first == evaluate_policy(policy, task, 3, seed=5)
-    assert first["returns"][1:] == evaluate_policy(policy, task, 2, seed=6)["returns"]
+    # The same episodes but for the last bits: how many run beside each other changes the rounding on some processors
+    assert first["returns"][1:] == pytest.approx(evaluate_policy(policy, task, 2, seed=6)["returns"], rel=1e-5)
     assert len(first["lengths"]) == 3 and all(0 < length <= task.horizon for length in first["lengths"])
     sampled = evaluate_policy(policy, task, 3, seed=5, deterministic=False)
     assert sampled["returns"] != first["returns"]
