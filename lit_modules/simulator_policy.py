@@ -40,6 +40,8 @@ class SimulatorPolicy(Method):
         starts: roll-outs per refresh.
         expert_start_share: share of roll-outs that start in expert states.
         initial_start_share: share that starts where episodes begin; the rest start anywhere in the data.
+        noise_scale: share of the predicted deviation that roll-outs draw; ``None`` as much as the Simulator does of its
+            own. A policy that has met more than is likely falls less often.
         gamma: discount.
         reward_scale: kappa, multiplies the Simulator's reward (expert mean 1), so that values are of order
             ``kappa / (1 - gamma)``.
@@ -92,6 +94,7 @@ class SimulatorPolicy(Method):
         starts: int = 400,
         expert_start_share: float = 0.5,
         initial_start_share: float = 0.0,
+        noise_scale: float | None = 1.0,
         gamma: float = 0.99,
         reward_scale: float = 0.1,
         uncertainty_weight: float | str = 0.5,
@@ -239,7 +242,9 @@ class SimulatorPolicy(Method):
         steps: list[tuple[Tensor, ...]] = []
         for step in range(len(members)):
             action = self.explore(observation, action_noise[step])
-            following, uncertainty = self.simulator.advance(observation, action, members[step], step_noise[step])
+            following, uncertainty = self.simulator.advance(
+                observation, action, members[step], step_noise[step], self.hparams["noise_scale"]
+            )
             if following.dim() == 3:
                 following = self.choose(observation, action, following, *judges)
             ended = self.simulator.termination(following) | (uncertainty > self.cut)

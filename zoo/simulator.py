@@ -146,16 +146,22 @@ class Simulator(nn.Module):
         return members, torch.randn(observation.shape, generator=generator, device=device, dtype=observation.dtype)
 
     @torch.no_grad()
-    def advance(self, observation: Tensor, action: Tensor, members: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Next observation ``(B, D)`` and uncertainty ``(B,)`` for the random numbers of :meth:`draw`."""
+    def advance(
+        self, observation: Tensor, action: Tensor, members: Tensor, noise: Tensor, noise_scale: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Next observation ``(B, D)`` and uncertainty ``(B,)`` for the random numbers of :meth:`draw`.
+
+        ``noise_scale`` takes the place of the Simulator's own.
+        """
+        scale = self.noise_scale if noise_scale is None else noise_scale
         means, log_variances = self.transition(observation, action)
         stds = (0.5 * log_variances).exp()
         if self.aggregation == "mean":
-            delta = means.mean(dim=0) + self.noise_scale * stds.square().mean(dim=0).sqrt() * noise
+            delta = means.mean(dim=0) + scale * stds.square().mean(dim=0).sqrt() * noise
         else:
             # The member is drawn first; only its mean and deviation are gathered and sampled.
             rows = torch.arange(len(observation), device=observation.device)
-            delta = means[members, rows] + self.noise_scale * stds[members, rows] * noise
+            delta = means[members, rows] + scale * stds[members, rows] * noise
         return self.transition.next_observation(observation, delta), self._measure(means, stds)
 
     @torch.no_grad()

@@ -62,7 +62,13 @@ class Steering:
 
     def learner(self, method: type, **settings: Any) -> Any:
         """A small module of a method, with data, that trains without a Trainer."""
-        sizes: dict[str, Any] = {"hidden_sizes": (32, 32), "horizon": 5, "starts": 50, "cloning_weight": 0.0}
+        sizes: dict[str, Any] = {
+            "hidden_sizes": (32, 32),
+            "horizon": 5,
+            "starts": 50,
+            "cloning_weight": 0.0,
+            "noise_scale": None,
+        }
         module = method(str(self.path), **{**sizes, "uncertainty_cut": None, "gamma": 0.9, **settings})
         data = SimpleNamespace(
             expert_train=self.table(50), diverse_train=self.table(50), streams={"expert": 8, "all": 8}

@@ -54,6 +54,24 @@ def test_the_actor_waits_for_its_critics(steering: Any, method: type) -> None:
     assert not all(torch.equal(module.policy.network.state_dict()[name], value) for name, value in start.items())
 
 
+@pytest.mark.parametrize("method", [SimulatorSAC, SimulatorTD3, SimulatorPPO])
+def test_roll_outs_draw_as_much_noise_as_they_are_told(steering: Any, method: type) -> None:
+    modules = {scale: steering.learner(method, noise_scale=scale, cloned_policy=None) for scale in (None, 0.0, 0.5)}
+    policy = modules[None].policy.state_dict()
+    drawn = modules[None].draw_roll_outs()
+    following = {}
+    for scale, module in modules.items():
+        module.policy.load_state_dict(policy)
+        module.simulator.noise_scale = 0.25
+        module.simulator.transition.log_variance_min.fill_(-2.0)
+        columns, _ = module.simulate(*drawn)
+        following[scale] = columns["next_observation"][0]
+        assert module.simulator.noise_scale == 0.25  # what the Simulator itself draws stays
+    deviation = following[0.5] - following[0.0]
+    assert float(deviation.abs().mean()) > 0.05
+    torch.testing.assert_close(following[None] - following[0.0], 0.5 * deviation)
+
+
 @pytest.mark.parametrize("settings", [{}, {"actor_final_rate": 0.2}, {"decay_updates": 8, "actor_final_rate": 1.0}])
 def test_the_actors_rate_stays_unless_both_settings_ask(steering: Any, settings: dict[str, Any]) -> None:
     module = steering.learner(SimulatorSAC, batch_size=16, actor_learning_rate=1e-2, **settings)
