@@ -31,7 +31,7 @@ class Run:
     @property
     def name(self) -> str:
         """Also its folder below the experiment's."""
-        return f"{self.task}/{self.variant}/demonstrations{self.demonstrations}/seed{self.seed}"
+        return run_name(self.task, self.variant, self.demonstrations, self.seed)
 
     @property
     def key(self) -> str:
@@ -74,6 +74,11 @@ class Experiment:
     seeds: list[int]
     goals: list[Goal]
     runs: list[Run]
+
+
+def run_name(task: str, variant: str, demonstrations: int, seed: int) -> str:
+    """Names a run among those of its experiment."""
+    return f"{task}/{variant}/demonstrations{demonstrations}/seed{seed}"
 
 
 def settings_key(settings: Mapping[Any, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -52,22 +52,33 @@ def plan(runs: Sequence[Run], out: Path) -> list[Unit]:
     """What is left to do, in the order of the runs, each stage right before the first run that needs it."""
     units: dict[str, Unit] = {}
     left = {run: _stages_left(run, out) for run in runs if not is_done(out / run.name)}
-    simulators = {stage.folder: stage for stages in left.values() for stage in stages if stage.name == "simulator"}
-    begun = [pretraining_of(stage, out / STAGES_FOLDER) for stage in simulators.values()]
-    common = Counter(pretraining.folder for pretraining in begun if pretraining is not None)
+    pretraining = _pretraining_left(left.values(), out / STAGES_FOLDER)
     for run, stages in left.items():
         needs: list[str] = []
         for stage in stages:
-            pretraining = pretraining_of(stage, out / STAGES_FOLDER)
-            # Alone, a simulator does without: the checkpoint between the two costs a little time
-            worth = pretraining is not None and common[pretraining.folder] > 1 and pretraining.seconds() is None
-            for each in (pretraining, stage) if worth and not (stage.folder / CHECKPOINT).exists() else (stage,):
-                assert each is not None
+            first = [pretraining[stage.folder]] if stage.folder in pretraining else []
+            for each in [*first, stage]:
                 name = each.folder.relative_to(out).as_posix()
                 units.setdefault(name, Unit(name, each.folder, each.configuration, tuple(needs)))
                 needs.append(name)
         units[run.name] = Unit(run.name, out / run.name, run.configuration, tuple(needs))
     return list(units.values())
+
+
+def _pretraining_left(left: Iterable[Sequence[SharedStage]], root: Path) -> dict[Path, SharedStage]:
+    """Folders of simulator stages that are yet to begin, and the pretraining that each is to wait for.
+
+    Alone, a simulator does without one: the checkpoint between the two costs a little time.
+    """
+    stages = {stage.folder: stage for shared in left for stage in shared}
+    found = {folder: pretraining_of(stage, root) for folder, stage in stages.items()}
+    pretraining = {folder: stage for folder, stage in found.items() if stage is not None}
+    users = Counter(stage.folder for stage in pretraining.values())
+    return {
+        folder: stage
+        for folder, stage in pretraining.items()
+        if users[stage.folder] > 1 and stage.seconds() is None and not (folder / CHECKPOINT).exists()
+    }
 
 
 def _stages_left(run: Run, out: Path) -> list[SharedStage]:

@@ -96,12 +96,6 @@ def continue_from(pretraining: SharedStage, folder: Path) -> None:
         copied.rename(folder / CHECKPOINT)  # a copy that was interrupted is no checkpoint
 
 
-def _stage(name: str, settings: dict[str, Any], root: Path) -> SharedStage:
-    return SharedStage(
-        name, root / f"{settings['task']}-seed{settings['seed']}-{name}-{settings_key(settings)}", settings
-    )
-
-
 def take_over(stage: SharedStage, folder: Path) -> None:
     """Copy what a finished stage left, its checkpoints apart, into the folder of a run, and note it there as done."""
     seconds = stage.seconds()
@@ -122,3 +116,9 @@ def take_over(stage: SharedStage, folder: Path) -> None:
 
 def _model(folder: Path, stage: str) -> Path:
     return folder / f"{stage}.safetensors"
+
+
+def _stage(name: str, settings: dict[str, Any], root: Path) -> SharedStage:
+    return SharedStage(
+        name, root / f"{settings['task']}-seed{settings['seed']}-{name}-{settings_key(settings)}", settings
+    )

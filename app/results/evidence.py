@@ -10,7 +10,7 @@ from app.experiments.grid import Experiment, Run
 from app.experiments.schedule import STAGES_FOLDER
 from app.experiments.state import State, state_of
 from app.results.aggregate import Aggregate, aggregate, matching
-from app.results.rows import Row, identity, kept_rows, read_row
+from app.results.rows import Row, kept_rows, read_row
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def gather(experiment: Experiment, out: Path, page: Path) -> Evidence:
         page: JSON of an earlier page; there may be none.
     """
     states = {run: state_of(run, out, out / STAGES_FOLDER) for run in experiment.runs}
-    kept = {identity(row): row for row in kept_rows(page, experiment.runs)}
+    kept = kept_rows(page, experiment.runs)
     rows = []
     for run, state in states.items():
-        row = kept.get((run.task, run.variant, run.demonstrations, run.seed))
+        row = kept.get(run.name)
         if state.metrics is not None:
             rows.append(read_row(run, out / run.name, state.metrics))
         elif row is not None and state.kind != "failed":

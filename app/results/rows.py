@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.experiments.grid import Run
+from app.experiments.grid import Run, run_name
 
 Row = dict[str, Any]
 DATA = ("expert", "diverse")
@@ -57,25 +57,32 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
     if histograms.is_file():
         row["reward_histograms"] = json.loads(histograms.read_text())
     row["run"] = {"settings": run.key} | {name: metrics[name] for name in ORIGIN if name in metrics}
-    # JSON knows no other numbers
-    return {key: None if isinstance(each, float) and not math.isfinite(each) else each for key, each in row.items()}
+    return {key: _only_finite(each) for key, each in row.items()}
 
 
-def kept_rows(path: Path, runs: Sequence[Run]) -> list[Row]:
+def _only_finite(value: Any) -> Any:
+    """The same with ``None`` for each number that JSON does not know."""
+    if isinstance(value, Mapping):
+        return {key: _only_finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_only_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def kept_rows(path: Path, runs: Sequence[Run]) -> dict[str, Row]:
     """The rows of an earlier page whose runs still have the same settings.
 
     Args:
         path: the page's JSON; there may be none.
         runs: of the experiment.
+
+    Returns:
+        Names of runs and their rows.
     """
-    keys = {(run.task, run.variant, run.demonstrations, run.seed): run.key for run in runs}
+    keys = {run.name: run.key for run in runs}
     rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    return [row for row in rows if "run" in row and keys.get(identity(row)) == row["run"]["settings"]]
-
-
-def identity(row: Row) -> tuple[str, str, int, int]:
-    """Task, variant, number of demonstrations and seed of a row's run."""
-    return row["task"], row["method"], row["demonstrations"], row["seed"]
+    named = {run_name(row["task"], row["method"], row["demonstrations"], row["seed"]): row for row in rows}
+    return {name: row for name, row in named.items() if "run" in row and keys.get(name) == row["run"]["settings"]}
 
 
 def simulator_figures(folder: Path, metrics: Mapping[str, Any]) -> Row:

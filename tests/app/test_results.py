@@ -219,6 +219,21 @@ def test_other_kinds_of_page(page: str, line: str, images: set[str], tmp_path: P
     assert {path.name for path in (tmp_path / "page").glob("*.png")} == images
 
 
+def test_the_json_of_a_page_is_json_whatever_was_measured(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    rewards = {"before": {"expert": [1.0, float("nan")]}, "after": {"expert": [float("inf")]}}
+    (out / "hopper/good/demonstrations10/seed1/reward_histograms.json").write_text(json.dumps(rewards))
+    write_page(experiment, out, "offsim experiment duel", "duel", tmp_path / "page")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    rows = json.loads((tmp_path / "page" / "duel.json").read_text(), parse_constant=refuse)
+    assert {"before": {"expert": [1.0, None]}, "after": {"expert": [None]}} in [
+        row.get("reward_histograms") for row in rows
+    ]
+
+
 def test_a_page_is_written_before_anything_is_finished(tmp_path: Path) -> None:
     experiment, _ = make(tmp_path)
     text = write_page(experiment, tmp_path / "nothing", "offsim experiment duel", "duel", tmp_path / "page").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 from tensordict import TensorDict
 
 from lit_modules.diagnostics import segments
-from lit_modules.offsim import OffSim
+from lit_modules.offsim import GAME_SETTINGS, OffSim
 from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.random_stream import RandomStream
 from lit_modules.reward_loss import gradient_penalty
@@ -293,6 +294,10 @@ def test_rule_without_a_task_is_refused() -> None:
 def test_seven_layer_model_of_the_paper_can_be_configured() -> None:
     module = make(transition_hidden_sizes=[8] * 6)
     assert len(module.transition.network.layers) == 7
+
+
+def test_settings_of_the_game_are_settings() -> None:
+    assert set(GAME_SETTINGS) < set(inspect.signature(OffSim.__init__).parameters)
 
 
 def test_a_member_that_broke_is_named() -> None:
