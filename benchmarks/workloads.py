@@ -200,7 +200,8 @@ def policy_stage(shape: str, device: torch.device) -> list[Workload]:
     _, _, observation_size, action_size = SHAPES[shape]
     lean: dict[str, Any] = {"layer_norm": False, "cloning_weight": 0.0, "real_share": 0.05}
     # The buffer is filled once, before anything is timed
-    apart = {**lean, "refresh_every": 10**9, "target_entropy": -float(action_size)}
+    entropy = {"temperature": 0.01, "target_entropy": -float(action_size), "deviation": None}
+    apart = {**lean, **entropy, "refresh_every": 10**9}
 
     def build(settings: dict[str, Any], choice: str) -> Callable[[], object]:
         data = RandomData(observation_size, action_size, {"expert": 128, "all": 128})

@@ -21,6 +21,13 @@ def test_naming_the_workloads_builds_none_of_them(monkeypatch: pytest.MonkeyPatc
     assert len({(each.group, each.name) for each in found}) == len(found) > 0
 
 
+@pytest.mark.parametrize("stage", [workloads.policy_stage, workloads.simulator_stage, workloads.seeds_together])
+def test_the_updates_that_are_timed_can_be_built(stage: Callable[[str, torch.device], list[Workload]]) -> None:
+    for workload in stage("hopper", torch.device("cpu")):
+        if not workload.name.endswith("compiled"):
+            assert callable(workload.build())
+
+
 def test_each_workload_is_built_once() -> None:
     built: list[bool] = []
 
