@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from zoo.files import ModelFileError, load_state, read_model, write_model
 from zoo.reward import RewardModel
+from zoo.row_random import Randomness, RowRandom, integers, normal_like
 from zoo.start_states import StartStates
 from zoo.termination import TerminationModel, make_termination
 from zoo.transition import TransitionModel
@@ -81,7 +82,7 @@ class Simulator(nn.Module):
     def action_size(self) -> int:
         return self.transition.action_size
 
-    def reset(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def reset(self, count: int, generator: Randomness = None) -> Tensor:
         """Start ``count`` episodes: observations ``(count, D)``."""
         return self.start_states(count, generator)
 
@@ -90,7 +91,7 @@ class Simulator(nn.Module):
         self,
         observation: Tensor,
         action: Tensor,
-        generator: torch.Generator | None = None,
+        generator: Randomness = None,
         deterministic: bool = False,
         with_uncertainty: bool = True,
         members: Tensor | None = None,
@@ -100,7 +101,7 @@ class Simulator(nn.Module):
         Args:
             observation: ``(B, D)``.
             action: ``(B, A)``.
-            generator: source of randomness; one on the simulator's device.
+            generator: source of randomness, on the simulator's device; a ``RowRandom`` gives every row its own.
             deterministic: take the average of the members' means instead of a sample.
             with_uncertainty: report it in ``info``; without it only the member drawn for a row is computed, which
                 takes about ``1 / E`` of the time.
@@ -122,28 +123,30 @@ class Simulator(nn.Module):
             members = drawn if members is None else members
             next_observation, info["uncertainty"] = self.advance(observation, action, members, noise)
         else:
-            mean, log_variance = self.transition.drawn(observation, action, generator)
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            if isinstance(generator, RowRandom):
+                members, noise = self.draw(observation, generator)
+                mean, log_variance = self.transition.of_members(observation, action, members)
+            else:
+                mean, log_variance = self.transition.drawn(observation, action, generator)
+                noise = normal_like(mean, generator)
             delta = mean + self.noise_scale * (0.5 * log_variance).exp() * noise
             next_observation = self.transition.next_observation(observation, delta)
         reward = self.reward(observation, action, next_observation)
         return next_observation, reward, self.termination(next_observation), info
 
-    def episode_members(self, count: int, generator: torch.Generator | None = None) -> Tensor | None:
+    def episode_members(self, count: int, generator: Randomness = None) -> Tensor | None:
         """The members that move ``count`` episodes from their start to their end, ``(count,)``, for :meth:`step`.
 
         ``None`` if they are drawn at each step, or if there is nothing to draw.
         """
         if self.aggregation != "fixed_member":
             return None
-        device = self.uncertainty_quantiles.device
-        return torch.randint(self.transition.members, (count,), generator=generator, device=device)
+        return integers(self.transition.members, count, generator, self.uncertainty_quantiles.device)
 
-    def draw(self, observation: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def draw(self, observation: Tensor, generator: Randomness = None) -> tuple[Tensor, Tensor]:
         """Random numbers of one step for ``B`` rows: the member that moves each, ``(B,)``, and its noise ``(B, D)``."""
-        device = observation.device
-        members = torch.randint(self.transition.members, observation.shape[:1], generator=generator, device=device)
-        return members, torch.randn(observation.shape, generator=generator, device=device, dtype=observation.dtype)
+        members = integers(self.transition.members, len(observation), generator, observation.device)
+        return members, normal_like(observation, generator)
 
     @torch.no_grad()
     def advance(

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.row_random import Randomness, integers
+
 
 class StartStates(nn.Module):
     """A stored sample of start observations, ``(N, D)``.
@@ -38,8 +40,6 @@ class StartStates(nn.Module):
         states.observations.copy_(kept)
         return states
 
-    def forward(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def forward(self, count: int, generator: Randomness = None) -> Tensor:
         """Draw ``count`` observations with replacement."""
-        device = self.observations.device
-        rows = torch.randint(len(self.observations), (count,), generator=generator, device=device)
-        return self.observations[rows]
+        return self.observations[integers(len(self.observations), count, generator, self.observations.device)]

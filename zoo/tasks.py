@@ -13,6 +13,8 @@ import mujoco
 import torch
 from torch import Tensor
 
+from zoo.placement import Placement
+
 TerminationRule = Callable[[Tensor], Tensor]
 
 
@@ -48,6 +50,7 @@ class Task:
         observation_size: number of observation features.
         action_size: number of action dimensions.
         termination: rule ``(B, observation) -> (B,) bool`` if one is known, else ``None``.
+        placement: how its MuJoCo model is put in the state of an observation, if that is known.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Task:
     observation_size: int
     action_size: int
     termination: TerminationRule | None = None
+    placement: Placement | None = None
     observation_names: tuple[str, ...] = ()
     environment_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -123,6 +127,7 @@ TASKS: dict[str, Task] = {
             observation_size=11,
             action_size=3,
             termination=hopper_terminated,
+            placement=Placement(positions=6, hidden=1),
             observation_names=_names("height (m), torso angle (rad)", _PLANAR_VELOCITIES, ["thigh", "leg", "foot"]),
         ),
         Task(
@@ -135,6 +140,7 @@ TASKS: dict[str, Task] = {
             observation_size=17,
             action_size=6,
             termination=never_terminated,
+            placement=Placement(positions=9, hidden=1),
             observation_names=_names(
                 "height (m), torso angle (rad)",
                 _PLANAR_VELOCITIES,
@@ -151,6 +157,7 @@ TASKS: dict[str, Task] = {
             observation_size=17,
             action_size=6,
             termination=walker2d_terminated,
+            placement=Placement(positions=9, hidden=1),
             observation_names=_names(
                 "height (m), torso angle (rad)",
                 _PLANAR_VELOCITIES,
@@ -169,6 +176,7 @@ TASKS: dict[str, Task] = {
             observation_size=27,
             action_size=8,
             termination=ant_terminated,
+            placement=Placement(positions=15, hidden=2),
             observation_names=_names(
                 "height (m), orientation w, orientation x, orientation y, orientation z",
                 "velocity x (m/s), velocity y (m/s), velocity z (m/s), "

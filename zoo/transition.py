@@ -129,6 +129,29 @@ class TransitionModel(nn.Module):
         place = order.argsort()[:rows]
         return mean.flatten(0, 1)[place], log_variance.flatten(0, 1)[place]
 
+    def of_members(self, observation: Tensor, action: Tensor, members: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict each row with the member named for it, computing little else.
+
+        Args:
+            observation: ``(B, D)``.
+            action: ``(B, A)``.
+            members: ``(B,)``.
+
+        Returns:
+            Mean and log-variance of the standardised difference, each ``(B, D)``.
+        """
+        order = members.argsort(stable=True)
+        counts = members.bincount(minlength=self.members)
+        # Rows in a table with a line for each member; lines are filled up with copies of row 0
+        within = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[members[order]]
+        place = torch.empty_like(order)
+        place[order] = members[order] * int(counts.max()) + within
+        table = torch.zeros(self.members * int(counts.max()), dtype=torch.int64, device=order.device)
+        table[place] = torch.arange(len(order), device=order.device)
+        table = table.view(self.members, -1)
+        mean, log_variance = self(observation[table], action[table])
+        return mean.flatten(0, 1)[place], log_variance.flatten(0, 1)[place]
+
     def next_observation(self, observation: Tensor, standardized_delta: Tensor) -> Tensor:
         """Add a standardised difference to an observation, within the box: ``(..., D)``."""
         moved = observation + self.delta_normalizer.inverse(standardized_delta)

@@ -1,0 +1,41 @@
+"""The programs that pages of the documentation show run as they stand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo import Policy, Simulator
+from zoo.reward import RewardModel
+from zoo.start_states import StartStates
+from zoo.termination import RuleTermination
+from zoo.transition import TransitionModel
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def programs(page: Path) -> list[str]:
+    """The Python blocks of a page, in order."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_programs_about_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = (TransitionModel(11, 3, members=2, hidden_sizes=(8,)), RewardModel(11, 3, (8,)), RuleTermination("hopper"))
+    starts = StartStates.of(torch.tensor([[1.25] + [0.0] * 10]))
+    Simulator(*parts, starts, [-1.0] * 3, [1.0] * 3, task="hopper").save(tmp_path / "runs/demo/simulator.safetensors")
+    Policy(11, [-1.0] * 3, [1.0] * 3, (8,)).save(tmp_path / "runs/demo/policy.safetensors")
+    monkeypatch.chdir(tmp_path)
+    found = programs(DOCS / "environments.md")
+    names: dict[str, object] = {}
+    for program in found:
+        exec(program, names)
+    assert len(found) == 4
+    assert all(float(line) >= 0 for line in capsys.readouterr().out.splitlines()[:1])
+    reward, observations = names["reward"], names["observations"]
+    assert isinstance(reward, torch.Tensor) and reward.shape == (64,)
+    assert getattr(observations, "shape", None) == (64, 11)

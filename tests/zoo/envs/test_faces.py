@@ -1,0 +1,277 @@
+"""The faces of one Simulator: each passes its library's own checks, and all tell the same story."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from tensordict.nn import TensorDictModule
+from torchrl.envs.utils import check_env_specs
+
+from zoo import TASKS, Simulator, get_task
+from zoo.envs import SimulatorEnv, SimulatorTorchRLEnv, SimulatorVectorEnv
+from zoo.row_random import RowRandom
+
+SEED, ROWS, STEPS = 11, 5, 60
+CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-5}  # batches of other sizes round differently
+
+
+def actions() -> torch.Tensor:
+    """Of every step and row, some of them beyond the bounds."""
+    return 1.5 * torch.rand(STEPS, ROWS, 3, generator=torch.Generator().manual_seed(1)) - 0.75
+
+
+def test_gymnasium_finds_nothing_wrong(make: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*observation space (min|max)imum value is -?infinity.*")
+        check_env(SimulatorEnv(make()), skip_render_check=True)
+
+
+def test_torchrl_finds_nothing_wrong(make: Any) -> None:
+    for uncertainty in (True, False):
+        check_env_specs(SimulatorTorchRLEnv(make(), num_envs=3, uncertainty=uncertainty))
+
+
+@pytest.mark.parametrize("aggregation", ["random_member", "fixed_member", "mean"])
+@pytest.mark.parametrize("uncertainty", [True, False])
+def test_the_faces_agree(make: Any, aggregation: str, uncertainty: bool) -> None:
+    simulator = make(aggregation=aggregation)
+    given = actions()
+
+    def story() -> dict[str, list[torch.Tensor]]:
+        return {name: [] for name in ("observation", "reward", "terminated")}
+
+    def tell(told: dict[str, list[torch.Tensor]], *columns: Any) -> None:
+        for name, column in zip(told, columns, strict=True):
+            told[name].append(torch.as_tensor(np.asarray(column)).float().reshape(ROWS, -1))
+
+    # What is plain has no episodes: after an end it goes on, so nothing ends here
+    options: dict[str, Any] = {"horizon": None, "uncertainty": uncertainty}
+    simulator.termination = type(make(task=None).termination)()
+    plain, random = story(), RowRandom(range(SEED, SEED + ROWS))
+    random.begin_episode(torch.ones(ROWS, dtype=torch.bool))
+    observation = simulator.reset(ROWS, random)
+    members = simulator.episode_members(ROWS, random)
+    for action in given:
+        observation, reward, terminated, _ = simulator.step(
+            observation, action.clamp(-1, 1), random, members=members, with_uncertainty=uncertainty
+        )
+        tell(plain, observation, reward, terminated)
+
+    single, environments = story(), [SimulatorEnv(simulator, **options) for _ in range(ROWS)]
+    for row, environment in enumerate(environments):
+        environment.reset(seed=SEED + row)
+    for action in given:
+        steps = [environment.step(each.numpy()) for environment, each in zip(environments, action, strict=True)]
+        tell(single, *zip(*[(o, r, t) for o, r, t, _, _ in steps], strict=True))
+
+    vector, batch = story(), SimulatorVectorEnv(simulator, ROWS, **options)
+    batch.reset(seed=SEED)
+    for action in given:
+        tell(vector, *batch.step(action.numpy())[:3])
+
+    torchrl, environment = story(), SimulatorTorchRLEnv(simulator, ROWS, **options)
+    environment.set_seed(SEED)
+    current = environment.reset()
+    for action in given:
+        current = environment.step(current.set("action", action))["next"]
+        tell(torchrl, *(current[name] for name in torchrl))
+
+    for told in (single, vector, torchrl):
+        for name, columns in plain.items():
+            torch.testing.assert_close(torch.stack(told[name]), torch.stack(columns), **CLOSE)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("aggregation", ["random_member", "fixed_member"])
+def test_rows_begin_anew_as_gymnasium_has_it(make: Any, mode: AutoresetMode, aggregation: str) -> None:
+    simulator, horizon = make(aggregation=aggregation), 17
+    ours = SimulatorVectorEnv(simulator, ROWS, autoreset_mode=mode, horizon=horizon)
+    theirs = SyncVectorEnv([lambda: SimulatorEnv(simulator, horizon=horizon) for _ in range(ROWS)], autoreset_mode=mode)
+    assert ours.metadata["autoreset_mode"] == mode
+    assert ours.observation_space == theirs.observation_space and ours.action_space == theirs.action_space
+    first, second = ours.reset(seed=SEED), theirs.reset(seed=SEED)
+    np.testing.assert_allclose(first[0], second[0])
+    ends = np.zeros(2, dtype=int)
+    for action in actions():
+        mine, expected = ours.step(action.numpy()), theirs.step(action.numpy())
+        for own, other in zip(mine[:4], expected[:4], strict=True):
+            np.testing.assert_allclose(own, other, **CLOSE)
+        compare(mine[4], expected[4])
+        ended = mine[2] | mine[3]
+        ends += [mine[2].sum(), mine[3].sum()]
+        if mode == AutoresetMode.DISABLED and ended.any():
+            with pytest.raises(RuntimeError, match="call reset"):
+                ours.step(action.numpy())
+            own, other = (each.reset(options={"reset_mask": ended.copy()})[0] for each in (ours, theirs))
+            np.testing.assert_allclose(own, other, **CLOSE)
+    assert (ends > 2).all()  # of both kinds
+
+
+def compare(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Nested information, as far as masks say that there is any."""
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        if name.startswith("_"):
+            np.testing.assert_array_equal(ours[name], value)
+        elif isinstance(value, dict):
+            compare(ours[name], value)
+        else:
+            for row in np.flatnonzero(theirs[f"_{name}"]):
+                np.testing.assert_allclose(ours[name][row], value[row], rtol=1e-3, atol=1e-4)
+
+
+def test_torchrl_begins_single_rows_anew(make: Any) -> None:
+    simulator = make()
+    environment = SimulatorTorchRLEnv(simulator, ROWS, horizon=17)
+    environment.set_seed(SEED)
+    given = iter(actions())
+    act = TensorDictModule(lambda observation: next(given), in_keys=["observation"], out_keys=["action"])
+    rollout = environment.rollout(STEPS, act, break_when_any_done=False)
+    twin = SimulatorVectorEnv(simulator, ROWS, autoreset_mode=AutoresetMode.SAME_STEP, horizon=17)
+    observation, _ = twin.reset(seed=SEED)
+    for step, action in enumerate(actions()):
+        torch.testing.assert_close(rollout["observation"][:, step].double(), torch.as_tensor(observation), **CLOSE)
+        observation, _, terminated, truncated, _ = twin.step(action.numpy())
+        np.testing.assert_array_equal(rollout["next", "done"][:, step, 0], terminated | truncated)
+    assert bool(rollout["next", "terminated"].any()) and bool(rollout["next", "truncated"].any())
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_the_spaces_are_those_of_the_real_task(task: str) -> None:
+    facts = get_task(task)
+    real = facts.make()
+    try:
+        bounds = real.action_space
+        assert isinstance(bounds, gymnasium.spaces.Box)
+        simulator = sized(facts.observation_size, bounds.low.tolist(), bounds.high.tolist(), task)
+        imagined = SimulatorEnv(simulator)
+        assert imagined.observation_space == real.observation_space
+        assert imagined.action_space == real.action_space
+    finally:
+        real.close()
+
+
+def sized(observation_size: int, low: list[float], high: list[float], task: str | None) -> Simulator:
+    from zoo.reward import RewardModel
+    from zoo.start_states import StartStates
+    from zoo.termination import TerminationModel
+    from zoo.transition import TransitionModel
+
+    transition = TransitionModel(observation_size, len(low), members=2, hidden_sizes=(4,))
+    starts = StartStates.of(torch.zeros(1, observation_size))
+    return Simulator(
+        transition, RewardModel(observation_size, len(low), (4,)), TerminationModel(), starts, low, high, task=task
+    )
+
+
+def test_a_system_of_ones_own_has_plain_spaces_and_no_horizon(make: Any) -> None:
+    environment = SimulatorEnv(make(task=None))
+    assert environment.observation_space.dtype == np.float32
+    environment.reset(seed=0)
+    assert not any(any(environment.step(np.zeros(3, np.float32))[2:4]) for _ in range(1100))
+
+
+def test_options(make: Any) -> None:
+    far = np.ones((2, 3), dtype=np.float32)
+
+    def second(**options: Any) -> tuple[Any, ...]:
+        environment = SimulatorVectorEnv(make(), 2, **options)
+        environment.reset(seed=SEED)
+        environment.step(far)
+        return environment.step(far)
+
+    usual = second()
+    assert usual[4]["uncertainty"].shape == (2,)
+    assert second(uncertainty=False)[4] == {}
+    doubt = usual[4]["uncertainty"]
+    assert (doubt > 1.0).any()
+    np.testing.assert_allclose(second(penalty=0.5)[1], usual[1] - 0.5 * np.maximum(doubt - 1.0, 0.0), rtol=1e-5)
+    assert second(penalty=0.5, uncertainty=False)[4] == {}
+    assert not second(horizon=3)[3].any() and second(horizon=2)[3].all()
+    assert second(max_episode_steps=2)[3].all() and second(max_episode_steps=2, horizon=3)[3].all()
+    mean = second(deterministic=True)
+    np.testing.assert_array_equal(mean[0], second(deterministic=True)[0])
+    assert not np.allclose(mean[0], usual[0])
+
+
+def test_uncertainty_is_in_medians_of_the_data(make: Any) -> None:
+    simulator = make()
+    environment = SimulatorEnv(simulator)
+    first, _ = environment.reset(seed=SEED)
+    *_, info = environment.step(np.zeros(3, np.float32))
+    raw = simulator.measure_uncertainty(torch.as_tensor(first, dtype=torch.float32).unsqueeze(0), torch.zeros(1, 3))
+    assert info["uncertainty"] == pytest.approx(float(raw) / simulator.uncertainty_quantile(0.5), rel=1e-5)
+
+
+def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any) -> None:
+    environment = SimulatorEnv(make())
+    following = []
+    for size in (1.0, 7.0):
+        environment.reset(seed=SEED)
+        following.append(environment.step(np.full(3, size, np.float32))[0])
+    np.testing.assert_array_equal(*following)
+    with pytest.raises(ValueError, match="not a number"):
+        environment.step(np.array([0.0, np.nan, 0.0], np.float32))
+    with pytest.raises(ValueError, match=r"shape \(1, 4\), where \(1, 3\) is expected"):
+        environment.step(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_envs": 0}, "0 episodes cannot run"),
+        ({"horizon": 0}, "a horizon of 0 steps"),
+        ({"penalty": -1.0}, "would pay for uncertainty"),
+        ({"render_mode": "ansi"}, "unknown render_mode 'ansi': choose one of rgb_array"),
+    ],
+)
+def test_impossible_options_are_refused(make: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SimulatorVectorEnv(make(), **options)
+
+
+def test_without_a_seed_no_two_environments_are_alike(make: Any) -> None:
+    first, second = (SimulatorVectorEnv(make(), 8).reset()[0] for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+def test_a_reset_without_a_seed_goes_on_to_another_episode_and_one_with_it_comes_back(make: Any) -> None:
+    environment = SimulatorEnv(make())
+
+    def end(**how: Any) -> Any:
+        environment.reset(**how)
+        return [environment.step(np.zeros(3, np.float32))[0] for _ in range(3)][-1]
+
+    first, other, again, other_again = end(seed=4), end(), end(seed=4), end()
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(other, other_again)
+
+
+def test_gymnasium_makes_one_without_an_import_of_ours(path: Path) -> None:
+    program = f"""
+import gymnasium
+single = gymnasium.make("zoo:OffSim/Simulator-v0", simulator={str(path)!r}, horizon=4)
+single.reset(seed=0)
+print([single.step(single.action_space.sample())[3] for _ in range(4)], single.spec.id)
+many = gymnasium.make_vec("OffSim/Simulator-v0", num_envs=3, simulator={str(path)!r}, max_episode_steps=2)
+many.reset(seed=0)
+print([many.step(many.action_space.sample())[3].tolist() for _ in range(2)], type(many).__name__)
+"""
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root, timeout=120)
+    assert done.stdout.splitlines() == [
+        "[False, False, False, True] OffSim/Simulator-v0",
+        "[[False, False, False], [True, True, True]] SimulatorVectorEnv",
+    ], done.stderr

@@ -1,0 +1,157 @@
+"""Many episodes of a Simulator side by side: what all of its faces have in common."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, TypedDict
+
+import torch
+from torch import Tensor
+
+from zoo.row_random import RowRandom
+from zoo.simulator import Simulator
+from zoo.tasks import get_task
+
+MEDIAN = 0.5  # quantile of the uncertainty on the data that is its unit
+SEED_BITS = 62
+
+Horizon = int | Literal["task"] | None
+
+
+class Options(TypedDict, total=False):
+    """How episodes run; keyword arguments of every face, see :class:`Episodes`."""
+
+    horizon: Horizon
+    deterministic: bool
+    uncertainty: bool
+    penalty: float
+    device: torch.device | str
+
+
+class Step(NamedTuple):
+    """What one step leads to, for ``B`` rows.
+
+    Attributes:
+        observation: reached, ``(B, D)``.
+        reward: ``(B,)``.
+        terminated: whether the observation is terminal, ``(B,)`` bool.
+        truncated: whether the horizon is reached, ``(B,)`` bool.
+        uncertainty: ``(B,)``; ``None`` if it was not asked for.
+    """
+
+    observation: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    uncertainty: Tensor | None
+
+
+class Episodes:
+    """``B`` episodes that advance together and begin each at its own time.
+
+    A row depends on its own seed and actions alone: it is the same whatever happens in other rows, but for the rounding
+    of batches of other sizes.
+
+    Args:
+        simulator: whose episodes; it is moved to ``device``.
+        count: B.
+        horizon: steps after which an episode is truncated; ``task`` for the horizon of the task that the Simulator was
+            learned for, if it is a known one; ``None`` for never.
+        deterministic: take the average of the members' means instead of a sample.
+        uncertainty: say how far the ensemble can be trusted, in medians of its uncertainty on the training data: 1 is
+            as usual. Without it a large batch takes a fraction of the time.
+        penalty: what each median of uncertainty beyond the first takes off the reward.
+        device: where the Simulator computes.
+    """
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        count: int,
+        horizon: Horizon = "task",
+        deterministic: bool = False,
+        uncertainty: bool = True,
+        penalty: float = 0.0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if count < 1:
+            raise ValueError(f"{count} episodes cannot run: ask for one or more")
+        if horizon == "task":
+            horizon = None if simulator.task is None else get_task(simulator.task).horizon
+        if horizon is not None and horizon < 1:
+            raise ValueError(f"a horizon of {horizon} steps is none: name at least one, or None for no limit")
+        if penalty < 0:
+            raise ValueError(f"a penalty of {penalty} would pay for uncertainty: name 0 or more")
+        self.simulator = simulator.to(device)
+        self.horizon = horizon
+        self.deterministic = deterministic
+        self.uncertainty = uncertainty
+        self.penalty = penalty
+        self.device = torch.device(device)
+        self.low = torch.tensor(simulator.action_low, device=device)
+        self.high = torch.tensor(simulator.action_high, device=device)
+        unit = simulator.uncertainty_quantile(MEDIAN)
+        self.unit = unit if unit < float("inf") else 1.0  # a Simulator that was never calibrated has none
+        self.observation = torch.zeros(count, simulator.observation_size, device=device)
+        self.steps = torch.zeros(count, dtype=torch.int64, device=device)
+        self.members: Tensor | None = None
+        self.random = RowRandom([secrets.randbits(SEED_BITS) for _ in range(count)], device)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def seed(self, seeds: Sequence[int | None]) -> None:
+        """Give rows their seeds, ``None`` leaving a row as it is; the next episode is the first of its seed."""
+        if len(seeds) != len(self):
+            raise ValueError(f"{len(seeds)} seeds were given for {len(self)} episodes")
+        given = torch.tensor([seed is not None for seed in seeds], device=self.device)
+        self.random.reseed([0 if seed is None else seed for seed in seeds], given)
+
+    def begin(self, rows: Tensor | None = None) -> Tensor:
+        """Begin the next episode in the rows of a mask ``(B,)``, or in all of them.
+
+        Returns:
+            The observation of every row, ``(B, D)``.
+        """
+        if rows is None:
+            rows = torch.ones_like(self.steps, dtype=torch.bool)
+        drawn = self.random.draw
+        self.random.begin_episode(rows)
+        start = self.simulator.reset(len(self), self.random)
+        members = self.simulator.episode_members(len(self), self.random)
+        self.random.draw = torch.where(rows, self.random.draw, drawn)  # the others go on where they were
+        self.observation = torch.where(rows.unsqueeze(-1), start, self.observation)
+        self.steps = torch.where(rows, 0, self.steps)
+        if members is not None:
+            self.members = members if self.members is None else torch.where(rows, members, self.members)
+        return self.observation
+
+    def step(self, action: Tensor) -> Step:
+        """Advance every row by an action ``(B, A)``, which is first brought within the bounds.
+
+        Raises:
+            ValueError: if the actions have another shape, or one is no number.
+        """
+        if action.shape != (len(self), self.simulator.action_size):
+            expected = (len(self), self.simulator.action_size)
+            raise ValueError(f"actions have the shape {tuple(action.shape)}, where {expected} is expected")
+        if bool(action.isnan().any()):
+            raise ValueError("an action is not a number (NaN)")
+        action = torch.minimum(torch.maximum(action, self.low), self.high)
+        observation, reward, terminated, info = self.simulator.step(
+            self.observation,
+            action,
+            self.random,
+            deterministic=self.deterministic,
+            with_uncertainty=self.uncertainty or self.penalty > 0,
+            members=self.members,
+        )
+        uncertainty = None
+        if self.uncertainty or self.penalty > 0:
+            uncertainty = info["uncertainty"] / self.unit
+            reward = reward - self.penalty * (uncertainty - 1.0).clamp_min(0.0)
+        self.observation = observation
+        self.steps = self.steps + 1
+        limit = self.steps >= (self.horizon if self.horizon is not None else torch.iinfo(torch.int64).max)
+        return Step(observation, reward, terminated, limit, uncertainty if self.uncertainty else None)

@@ -1,0 +1,92 @@
+"""Pictures of what a Simulator imagines: the real task's MuJoCo model, placed in the state of an observation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from zoo.simulator import Simulator
+from zoo.tasks import TASKS, get_task
+
+Array = NDArray[np.floating]
+SCREENS = {"DISPLAY", "WAYLAND_DISPLAY"}  # variables that name one
+
+
+def refuse_unknown_mode(mode: str | None, modes: Sequence[str]) -> None:
+    """Raise a ``ValueError`` unless ``mode`` is ``None`` or one of ``modes``."""
+    if mode is not None and mode not in modes:
+        raise ValueError(f"unknown render_mode {mode!r}: choose one of {', '.join(modes)}, or None")
+
+
+class Renderer:
+    """Draws one episode. The place of the body, which observations leave out, is summed up from its velocity.
+
+    Args:
+        simulator: whose states are drawn.
+        mode: ``rgb_array`` or ``human``.
+
+    Raises:
+        ValueError: if the task is not known, or nobody knows how its states follow from observations.
+    """
+
+    def __init__(self, simulator: Simulator, mode: str) -> None:
+        task = None if simulator.task is None else get_task(simulator.task)
+        if task is None or task.placement is None:
+            known = ", ".join(sorted(name for name, each in TASKS.items() if each.placement is not None))
+            raise ValueError(
+                f"a Simulator of {'a task that is not known' if task is None else task.name} cannot be drawn: leave "
+                f"render_mode out. What can be drawn: {known}"
+            )
+        if mode == "rgb_array" and not os.environ.keys() & SCREENS:
+            os.environ.setdefault("MUJOCO_GL", "egl")  # what draws without one; Gymnasium would look for a window
+        self.placement = task.placement
+        # By its name, since the camera that Gymnasium takes by default stands still
+        self.environment: Any = task.make(render_mode=mode, camera_name="track").unwrapped
+        self.environment.reset(seed=0)
+        self.place = np.zeros(self.placement.hidden)
+
+    @property
+    def frames_per_second(self) -> int:
+        """At which the real task runs."""
+        return int(self.environment.metadata["render_fps"])
+
+    def begin(self, observation: Array) -> None:
+        """Put the body at the origin, in the state of an observation ``(D,)``."""
+        self.place = np.zeros(self.placement.hidden)
+        self._show(observation)
+
+    def advance(self, observation: Array) -> None:
+        """Move the body on, to the state of the next observation ``(D,)``."""
+        velocity = self.placement.state(observation)[1][: self.placement.hidden]
+        self.place = self.place + self.environment.dt * velocity
+        self._show(observation)
+
+    def draw(self) -> Any:
+        """The image ``(height, width, 3)``, or a new frame on the screen.
+
+        Raises:
+            RuntimeError: saying what to do, on a machine that cannot draw.
+        """
+        try:
+            return self.environment.render()
+        except (RuntimeError, ImportError, AttributeError, mujoco.FatalError, gymnasium.error.Error) as error:
+            raise RuntimeError(
+                f"this machine cannot draw MuJoCo scenes ({error}). Without a screen, install EGL (libegl1, "
+                "libegl-mesa0, libgl1-mesa-dri) or OSMesa (libosmesa6) and set MUJOCO_GL=egl or MUJOCO_GL=osmesa. "
+                "Everything but drawing works without."
+            ) from error
+
+    def close(self) -> None:
+        """Close the window, if there is one."""
+        self.environment.close()
+
+    def _show(self, observation: Array) -> None:
+        position, velocity = self.placement.state(observation)
+        position[: self.placement.hidden] = self.place
+        self.environment.set_state(position, velocity)
