@@ -165,6 +165,9 @@ class OfflineMLIRL(SimulatorSAC):
 
         expert, rollout = raw(data.expert_train), raw(self.replay[-rows:])
         model.standardize(expert, rollout, low_quantile=0.0, high_quantile=1.0)
+        end = rollout.quantile(self.hparams["end_quantile"])
+        self.simulator.end_reward = float((end - model.offset) / model.scale)
+        self.simulator.reward_learned = True
         return self.simulator.eval().requires_grad_(False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -675,6 +675,7 @@ class OffSim(Method):
             task=hyper["task"],
             noise_scale=1.0 if hyper["noise_scale"] == CALIBRATED else hyper["noise_scale"],
             aggregation=hyper["aggregation"],
+            reward_learned=self.updates > hyper["pretraining_updates"],
         )
         expert = data.expert_train
         expert = expert[self.random.integers(len(expert), min(rows, len(expert))).cpu()]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
+from stable_baselines3 import SAC
 
 from zoo import Policy, Simulator
 from zoo.reward import RewardModel
@@ -30,12 +32,15 @@ def test_programs_about_environments(
     Simulator(*parts, starts, [-1.0] * 3, [1.0] * 3, task="hopper").save(tmp_path / "runs/demo/simulator.safetensors")
     Policy(11, [-1.0] * 3, [1.0] * 3, (8,)).save(tmp_path / "runs/demo/policy.safetensors")
     monkeypatch.chdir(tmp_path)
+    learn = SAC.learn
+    monkeypatch.setattr(SAC, "learn", lambda self, steps: learn(self, min(steps, 120)))
     found = programs(DOCS / "environments.md")
     names: dict[str, object] = {}
     for program in found:
         exec(program, names)
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(float(line) >= 0 for line in capsys.readouterr().out.splitlines()[:1])
+    names["model"].set_env(gymnasium.make("Hopper-v5"))  # type: ignore[attr-defined]
     reward, observations = names["reward"], names["observations"]
     assert isinstance(reward, torch.Tensor) and reward.shape == (64,)
     assert getattr(observations, "shape", None) == (64, 11)

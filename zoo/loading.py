@@ -28,7 +28,8 @@ def load(name: Loadable) -> Simulator:
 
     Args:
         name: an id of the zoo such as ``hopper/expert-v0``, or without a version for the newest; the path of a
-            Simulator's file, or of the folder of a run or entry that holds one; or the Simulator itself.
+            Simulator's file; that of the folder of an entry or a run, whose last Simulator is meant; or the Simulator
+            itself.
 
     Raises:
         ModelFileError: if there is none, or its file is damaged.
@@ -69,7 +70,8 @@ def entry_folder(text: str) -> Path:
 def _file(name: str | Path, kind: str) -> Path:
     path = Path(name)
     if path.is_dir():
-        return path / f"{kind}.safetensors"
+        learned = path / "policy_simulator.safetensors"  # Offline ML-IRL learns the reward along with the policy
+        return learned if kind == "simulator" and learned.exists() else path / f"{kind}.safetensors"
     if isinstance(name, Path) or path.suffix or path.exists():
         return path
     return entry_folder(name) / f"{kind}.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ class Simulator(nn.Module):
             know, and drawn afresh at every step it shakes gaits apart that hold in reality.
         action_low: lower action bounds.
         action_high: upper action bounds.
+        end_reward: the reward per step that ending is as good as, for ever; ``None`` for the reward's lower bound. What
+            was learned from demonstrations has no zero of its own.
+        reward_learned: whether the reward was trained at all: without a game, none was.
     """
 
     uncertainty_quantiles: Tensor
@@ -58,6 +62,8 @@ class Simulator(nn.Module):
         task: str | None = None,
         noise_scale: float = 1.0,
         aggregation: str = "random_member",
+        end_reward: float | None = None,
+        reward_learned: bool = True,
     ) -> None:
         super().__init__()
         refuse_unknown_aggregation(aggregation)
@@ -70,6 +76,8 @@ class Simulator(nn.Module):
         self.task = task
         self.noise_scale = noise_scale
         self.aggregation = aggregation
+        self.end_reward = end_reward
+        self.reward_learned = reward_learned
         self.uncertainty = uncertainty
         self._measure = measure(uncertainty)
         self.register_buffer("uncertainty_quantiles", torch.full_like(quantile_levels(), torch.inf))
@@ -191,6 +199,13 @@ class Simulator(nn.Module):
             raise ValueError(f"no stored uncertainty quantile {level}: choose one of {levels}")
         return float(self.uncertainty_quantiles[levels.index(round(level, 6))])
 
+    def end_worth(self) -> float:
+        """The reward per step that ending is as good as: ``end_reward``, or the reward's lower bound if it has one."""
+        if self.end_reward is not None:
+            return self.end_reward
+        low = float(self.reward.low)
+        return low if math.isfinite(low) else 0.0
+
     def config(self) -> dict[str, Any]:
         """Everything needed to build the same architecture again, as plain data."""
         return {
@@ -204,6 +219,8 @@ class Simulator(nn.Module):
             "task": self.task,
             "noise_scale": float(self.noise_scale),
             "aggregation": self.aggregation,
+            "end_reward": None if self.end_reward is None else float(self.end_reward),
+            "reward_learned": bool(self.reward_learned),
         }
 
     def save(self, path: str | Path) -> None:
@@ -240,6 +257,8 @@ class Simulator(nn.Module):
                 # Files of before these existed
                 noise_scale=config.get("noise_scale", 1.0),
                 aggregation=config.get("aggregation", "random_member"),
+                end_reward=config.get("end_reward"),
+                reward_learned=config.get("reward_learned", True),
             )
         except (TypeError, ValueError, KeyError, RuntimeError) as error:
             raise ModelFileError(f"{path}: its header does not describe a simulator: {error}") from error

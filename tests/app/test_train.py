@@ -221,6 +221,7 @@ def test_a_run_may_stop_with_the_simulator(tiny: list[str], tmp_path: Path) -> N
     rewards = json.loads((out / "seed0" / "reward_histograms.json").read_text())
     assert set(rewards["before"]) == {"expert", "diverse", "random"} and len(rewards["before"]["random"]) == 2000
     assert rewards["before"] == rewards["after"]
+    assert not Simulator.load(out / "seed0" / "simulator.safetensors").reward_learned
 
 
 def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Path) -> None:
@@ -231,6 +232,7 @@ def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Pa
     given, learned = (Simulator.load(out / f"{name}.safetensors") for name in ("simulator", "policy_simulator"))
     assert torch.equal(given.transition.log_variance_max, learned.transition.log_variance_max)
     assert given.reward.config != learned.reward.config
+    assert learned.reward_learned
     assert (out / "report.html").exists()
     # What the critics were paid at a snapshot is not known any more, so their values are not compared with anything
     diagnosis = json.loads((out / "diagnose.json").read_text())

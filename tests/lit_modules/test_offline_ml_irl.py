@@ -137,6 +137,10 @@ def test_a_simulator_with_the_learned_reward_comes_out(tmp_path: Path) -> None:
     expert = data.expert_train
     reward = again.reward(expert["observation"], expert["action"], expert["next", "observation"])
     assert float(reward.mean()) == pytest.approx(1.0, abs=0.05)
+    own = module.replay[-10_000:]
+    earned = again.reward(own["observation"], own["action"], own["next", "observation"])
+    assert again.end_worth() == pytest.approx(float(earned.quantile(0.05)), abs=1e-3)
+    assert again.reward_learned
 
 
 def test_a_checkpoint_continues_with_the_same_draws(tmp_path: Path) -> None:

@@ -62,6 +62,8 @@ def test_files_folders_and_simulators_are_taken_as_they_are(weights: Path) -> No
         assert load(name).observation_size == 3
     simulator = load(folder)
     assert load(simulator) is simulator
+    shutil.copy(weights / "arm/mixed-v0/simulator.safetensors", folder / "policy_simulator.safetensors")
+    assert load(folder).observation_size == 2  # learned beside the policy, after the other
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypedDict
 
@@ -53,6 +54,9 @@ class Episodes:
     A row depends on its own seed and actions alone: it is the same whatever happens in other rows, but for the rounding
     of batches of other sizes.
 
+    Rewards are those of the Simulator less what ending is worth per step. So ending is worth nothing, which is what
+    learners suppose, and nothing that is better than an end pays less than nothing.
+
     Args:
         simulator: whose episodes; it is moved to ``device``.
         count: B.
@@ -93,6 +97,13 @@ class Episodes:
         self.high = torch.tensor(simulator.action_high, device=device)
         unit = simulator.uncertainty_quantile(MEDIAN)
         self.unit = unit if unit < float("inf") else 1.0  # a Simulator that was never calibrated has none
+        if not simulator.reward_learned:
+            warnings.warn(
+                "the reward of this Simulator was never trained: it says nothing. Train one with a game, or take the "
+                "policy_simulator.safetensors of an Offline ML-IRL run.",
+                stacklevel=3,
+            )
+        self.zero = simulator.end_worth()
         self.observation = torch.zeros(count, simulator.observation_size, device=device)
         self.steps = torch.zeros(count, dtype=torch.int64, device=device)
         self.members: Tensor | None = None
@@ -147,7 +158,7 @@ class Episodes:
             with_uncertainty=self.uncertainty or self.penalty > 0,
             members=self.members,
         )
-        uncertainty = None
+        reward, uncertainty = reward - self.zero, None
         if self.uncertainty or self.penalty > 0:
             uncertainty = info["uncertainty"] / self.unit
             reward = reward - self.penalty * (uncertainty - 1.0).clamp_min(0.0)

@@ -66,7 +66,7 @@ def test_the_faces_agree(make: Any, aggregation: str, uncertainty: bool) -> None
         observation, reward, terminated, _ = simulator.step(
             observation, action.clamp(-1, 1), random, members=members, with_uncertainty=uncertainty
         )
-        tell(plain, observation, reward, terminated)
+        tell(plain, observation, reward - simulator.end_worth(), terminated)
 
     single, environments = story(), [SimulatorEnv(simulator, **options) for _ in range(ROWS)]
     for row, environment in enumerate(environments):
@@ -203,6 +203,26 @@ def test_options(make: Any) -> None:
     mean = second(deterministic=True)
     np.testing.assert_array_equal(mean[0], second(deterministic=True)[0])
     assert not np.allclose(mean[0], usual[0])
+
+
+@pytest.mark.parametrize(("low", "end", "zero"), [(-0.3, None, -0.3), (-0.3, -0.1, -0.1), (-np.inf, None, 0.0)])
+def test_the_reward_is_counted_from_what_ending_is_worth(make: Any, low: float, end: float | None, zero: float) -> None:
+    simulator = make(end_reward=end)
+    simulator.reward.low.fill_(low)
+    environment = SimulatorVectorEnv(simulator, 4, deterministic=True)
+    first, _ = environment.reset(seed=SEED)
+    action = np.zeros((4, 3), np.float32)
+    _, paid, *_ = environment.step(action)
+    start = torch.as_tensor(first, dtype=torch.float32)
+    _, reward, *_ = simulator.step(start, torch.as_tensor(action), deterministic=True)
+    np.testing.assert_allclose(paid, reward.numpy() - zero, rtol=1e-5, atol=1e-6)
+
+
+def test_a_reward_that_was_never_trained_is_warned_of(make: Any, tmp_path: Path) -> None:
+    make(reward_learned=False, end_reward=-0.5).save(tmp_path / "simulator.safetensors")
+    with pytest.warns(UserWarning, match="was never trained: it says nothing"):
+        environment = SimulatorEnv(tmp_path)
+    assert environment.episodes.simulator.end_worth() == -0.5
 
 
 def test_uncertainty_is_in_medians_of_the_data(make: Any) -> None:

@@ -1,0 +1,107 @@
+"""Learners of other projects, trained in a Simulator and tried in the real task.
+
+``python -m benchmarks.clients SIMULATOR --client sb3-sac`` makes the environment with ``gymnasium.make``, trains with
+the client's own defaults, and writes returns in Simulator and real task as JSON. Nothing of offsim stands between the
+two. Stable-Baselines3 has to be installed for its clients: ``pip install -e '.[dev]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import zoo
+from benchmarks import ppo_in_one_file
+from zoo.episodes import run_episodes
+
+ENVIRONMENT = "zoo:OffSim/Simulator-v0"
+Act = Callable[[NDArray[Any]], NDArray[Any]]
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("simulator", help="folder of a run, path of a Simulator's file, or id of the zoo")
+    parser.add_argument("--client", default="sb3-sac", choices=list(CLIENTS), help="who learns")
+    parser.add_argument("--steps", type=int, default=100_000, help="steps in the Simulator")
+    parser.add_argument("--seed", type=int, default=0, help="of the learner and of all episodes")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes that the result is tried in")
+    parser.add_argument("--penalty", type=float, default=0.0, help="what uncertainty costs, see docs/environments.md")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, given.penalty)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if given.out is not None:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        given.out.write_text(text + "\n")
+
+
+def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, penalty: float) -> dict[str, Any]:
+    """Train a client in a Simulator, and its returns there, in learned reward, and in the real task."""
+    begun = time.monotonic()
+    act = CLIENTS[client](steps, seed, simulator=simulator, penalty=penalty)
+    seconds = time.monotonic() - begun
+    task = zoo.load(simulator).task
+    real = [] if task is None else run_episodes(zoo.get_task(task).make, act, episodes, seed)
+    imagined = run_episodes(lambda: gymnasium.make(ENVIRONMENT, simulator=simulator), act, episodes, seed)
+    return {
+        "simulator": simulator,
+        "task": task,
+        "client": client,
+        "steps": steps,
+        "seed": seed,
+        "penalty": penalty,
+        "training_seconds": round(seconds, 1),
+        "real_returns": [round(episode.total_reward, 1) for episode in real],
+        "real_mean": float(np.mean([episode.total_reward for episode in real])) if real else None,
+        "expert_return": None if task is None else zoo.get_task(task).expert_return,
+        "simulator_mean": float(np.mean([episode.total_reward for episode in imagined])),
+        "simulator_length": float(np.mean([len(episode) for episode in imagined])),
+        "versions": {name: _version(name) for name in ("gymnasium", "stable-baselines3", "torch")},
+    }
+
+
+def sb3(algorithm: str, steps: int, seed: int, **kwargs: Any) -> Act:
+    """Stable-Baselines3 as its own documentation uses it."""
+    import stable_baselines3
+
+    environment = gymnasium.make(ENVIRONMENT, **kwargs)
+    model = getattr(stable_baselines3, algorithm)("MlpPolicy", environment, seed=seed, device="cpu")
+    model.learn(steps)
+    return lambda observations: model.predict(observations, deterministic=True)[0]
+
+
+def one_file(steps: int, seed: int, **kwargs: Any) -> Act:
+    """A script of one's own, in the manner of CleanRL."""
+    return ppo_in_one_file.train(ENVIRONMENT, steps, seed, uncertainty=kwargs["penalty"] > 0, **kwargs)
+
+
+CLIENTS: dict[str, Callable[..., Act]] = {
+    "sb3-sac": lambda steps, seed, **kwargs: sb3("SAC", steps, seed, **kwargs),
+    "sb3-ppo": lambda steps, seed, **kwargs: sb3("PPO", steps, seed, **kwargs),
+    "ppo-in-one-file": one_file,
+}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    main()
