@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from app.allocator import keep_freed_memory
 from app.errors import UserError
 
-COMMANDS = ("train", "experiment", "collect", "evaluate", "diagnose", "report")
+COMMANDS = ("train", "experiment", "collect", "evaluate", "diagnose", "report", "zoo")
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 DESCRIPTION = """\

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 FORMAT_VERSION = 1
@@ -41,7 +41,7 @@ def write_model(
     tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in state.items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=header)
+        partial.write_bytes(save(tensors, metadata=header))  # save_file leaves what only its owner can read
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 NAMESPACE = "OffSim"  # of the ids in Gymnasium
-PATTERN = re.compile(r"(?P<task>\w[\w-]*)/(?P<variant>\w[\w-]*?)(-v(?P<version>\d+))?")
+PATTERN = re.compile(r"(?P<task>\w[\w-]*)/(?P<variant>\w[\w-]*?)(-v(?P<version>0|[1-9]\d*))?", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)

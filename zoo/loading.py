@@ -1,26 +1,16 @@
-"""Finding models: by id in the zoo, or by the path of a file or of a run's folder."""
+"""Loading models: by id from the zoo, or by the path of a file or of a run's folder."""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
+from zoo.entries import find_entry, verified
 from zoo.files import ModelFileError
-from zoo.ids import EntryId
 from zoo.policy import Policy
 from zoo.simulator import Simulator
+from zoo.tasks import TASKS
 
-WEIGHTS = Path(__file__).parent / "weights"  # a folder for each entry: TASK/VARIANT-vN
 Loadable = Simulator | str | Path
-
-
-def entries() -> list[EntryId]:
-    """The entries that are here, in order."""
-    found = [
-        EntryId.parse(f"{path.parent.parent.name}/{path.parent.name}")
-        for path in WEIGHTS.glob("*/*/simulator.safetensors")
-    ]
-    return sorted(found)
 
 
 def load(name: Loadable) -> Simulator:
@@ -28,43 +18,21 @@ def load(name: Loadable) -> Simulator:
 
     Args:
         name: an id of the zoo such as ``hopper/expert-v0``, or without a version for the newest; the path of a
-            Simulator's file; that of the folder of an entry or a run, whose last Simulator is meant; or the Simulator
-            itself.
+            Simulator's file; that of the folder of a run, whose last Simulator is meant; or the Simulator itself.
 
     Raises:
-        ModelFileError: if there is none, or its file is damaged.
+        ModelFileError: if there is none, its file is damaged, or an entry is not what was published.
     """
-    return name if isinstance(name, Simulator) else Simulator.load(_file(name, "simulator"))
+    if isinstance(name, Simulator):
+        return name
+    simulator = Simulator.load(_file(name, "simulator"))
+    _refuse_misfit(name, simulator.task, simulator.observation_size, simulator.action_size)
+    return simulator
 
 
 def load_policy(name: str | Path) -> Policy:
-    """The policy that was trained in an entry's Simulator; named as in :func:`load`.
-
-    Raises:
-        ModelFileError: if there is none, or its file is damaged.
-    """
+    """The policy that was trained in an entry's Simulator; named as in :func:`load`, and with its errors."""
     return Policy.load(_file(name, "policy"))
-
-
-def entry_folder(text: str) -> Path:
-    """The folder of an entry.
-
-    Raises:
-        ModelFileError: if there is none, naming what there is.
-    """
-    there = entries()
-    try:
-        wanted = EntryId.parse(text)
-    except ValueError as error:
-        raise ModelFileError(f"{text!r} is neither a file or folder nor an id: {error}") from None
-    versions = [each for each in there if (each.task, each.variant) == (wanted.task, wanted.variant)]
-    if wanted in versions:
-        return WEIGHTS / wanted.task / wanted.folder
-    if wanted.version is None and versions:
-        return WEIGHTS / wanted.task / versions[-1].folder
-    near = difflib.get_close_matches(text, [str(each) for each in there], n=3, cutoff=0.3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it holds {', '.join(map(str, there)) or 'nothing yet'}"
-    raise ModelFileError(f"no entry {text} in the zoo: {hint}")
 
 
 def _file(name: str | Path, kind: str) -> Path:
@@ -74,4 +42,19 @@ def _file(name: str | Path, kind: str) -> Path:
         return learned if kind == "simulator" and learned.exists() else path / f"{kind}.safetensors"
     if isinstance(name, Path) or path.suffix or path.exists():
         return path
-    return entry_folder(name) / f"{kind}.safetensors"
+    entry, folder = find_entry(name)
+    return verified(folder, entry, f"{kind}.safetensors")
+
+
+def _refuse_misfit(name: str | Path, task: str | None, observation_size: int, action_size: int) -> None:
+    """Raise unless the sizes are those of the task, where that is known."""
+    if task is None:
+        return
+    if task not in TASKS:
+        raise ModelFileError(f"{name} is for task {task!r}, which this version does not know: update offsim")
+    wanted = (TASKS[task].observation_size, TASKS[task].action_size)
+    if (observation_size, action_size) != wanted:
+        raise ModelFileError(
+            f"{name} observes {observation_size} and acts with {action_size} numbers, where task {task} has "
+            f"{wanted[0]} and {wanted[1]}: it was made for another version of that task"
+        )

@@ -10,8 +10,8 @@ from typing import Any
 
 import gymnasium
 
+from zoo.entries import entries
 from zoo.ids import NAMESPACE
-from zoo.loading import entries
 from zoo.tasks import TASKS
 
 ANY = f"{NAMESPACE}/Simulator-v0"

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zoo import ModelFileError, Policy, Simulator, load, load_policy, loading, registration
+from zoo import ModelFileError, Policy, Simulator, entries, load, load_policy, registration
 from zoo.ids import EntryId
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
@@ -32,8 +32,10 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         parts = (transition, RewardModel(size, 1, (4,)), TerminationModel(), starts)
         Simulator(*parts, [-1.0], [1.0]).save(root / name / "simulator.safetensors")
         Policy(size, [-1.0], [1.0], (4,)).save(root / name / "policy.safetensors")
+        entries.write_manifest(root / name, EntryId.parse(name))
     (root / "broken" / "draft-v0").mkdir(parents=True)  # holds nothing
-    monkeypatch.setattr(loading, "WEIGHTS", root)
+    monkeypatch.setattr(entries, "SHIPPED", root)
+    monkeypatch.setenv("OFFSIM_ZOO", str(tmp_path / "own"))
     return root
 
 
@@ -53,7 +55,7 @@ def test_an_entry_is_loaded_by_its_id_and_without_a_version_the_newest(weights: 
     assert load("hopper/expert-v0").observation_size == 2
     assert load("hopper/expert").observation_size == 3
     assert load_policy("hopper/expert-v2").config["observation_size"] == 3
-    assert [str(entry) for entry in loading.entries()] == ["arm/mixed-v0", "hopper/expert-v0", "hopper/expert-v2"]
+    assert [str(entry) for entry in entries.entries()] == ["arm/mixed-v0", "hopper/expert-v0", "hopper/expert-v2"]
 
 
 def test_files_folders_and_simulators_are_taken_as_they_are(weights: Path) -> None:

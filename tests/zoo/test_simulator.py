@@ -160,6 +160,13 @@ def test_damaged_foreign_and_missing_files_are_refused(simulator: Simulator, tmp
         Simulator.load(path)
 
 
+def test_a_file_may_be_read_by_whoever_may_read_others(simulator: Simulator, tmp_path: Path) -> None:
+    simulator.save(tmp_path / "simulator.safetensors")
+    (tmp_path / "other").write_bytes(b"")
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_failed_write_keeps_the_previous_file(
     simulator: Simulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,11 +174,14 @@ def test_failed_write_keeps_the_previous_file(
     simulator.save(path)
     content = path.read_bytes()
 
-    def fail(*arguments: object, **options: object) -> None:
+    write = Path.write_bytes
+
+    def fail(path: Path, data: bytes) -> int:
+        write(path, data[: len(data) // 2])
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("zoo.files.save_file", fail)
-    with pytest.raises(OSError, match="no space"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(Path, "write_bytes", fail)
         simulator.save(path)
     assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]

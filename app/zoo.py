@@ -1,0 +1,138 @@
+"""``offsim zoo``: list, show, fetch, publish and export pretrained Simulators and their policies."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from app.errors import UserError
+from app.zoo_entry import CARD, entry_of_run
+from app.zoo_export import export_policy
+from zoo import ModelFileError, load_policy
+from zoo.entries import entries, find_entry, own_folder, read_manifest
+from zoo.ids import EntryId
+from zoo.sources import pull, push, source
+
+HELP = "list, show, fetch, publish and export pretrained simulators"
+
+PLACE = "a folder of entries, or hf://OWNER/NAME for a repository of the Hugging Face Hub"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description = (
+        "An entry of the zoo is a Simulator, the policy that was trained in it, and a card that says how far to\n"
+        "trust them. Its id is task/variant-vN; a published one never changes.\n"
+        "Entries are shipped with offsim or fetched into $OFFSIM_ZOO (default: offsim/zoo in the cache)."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  offsim zoo pull hopper/expert-v0 --from hf://OWNER/NAME\n"
+        "  offsim zoo push runs/hopper --as hopper/mine-v0 --to shared/zoo"
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", help="entries that are here, or at another place")
+    listing.add_argument("--from", dest="place", metavar="PLACE", help=PLACE)
+
+    show = actions.add_parser("show", help="the card and the files of an entry")
+    show.add_argument("id", metavar="ID")
+
+    fetch = actions.add_parser("pull", help="fetch an entry, verified")
+    fetch.add_argument("id", metavar="ID", help="without -vN the newest version")
+    fetch.add_argument("--from", dest="place", metavar="PLACE", required=True, help=PLACE)
+
+    publish = actions.add_parser("push", help="publish an entry, or a finished run as one")
+    publish.add_argument("what", metavar="ID_OR_RUN_DIR")
+    publish.add_argument("--as", dest="id", metavar="ID", help="id to publish it under, needed for a run")
+    publish.add_argument("--to", dest="place", metavar="PLACE", required=True, help=PLACE)
+
+    export = actions.add_parser("export", help="write a policy as ONNX, and check that it acts the same")
+    export.add_argument("what", metavar="ID_OR_PATH", help="an id, a folder of a run, or a policy's file")
+    export.add_argument("--to", dest="file", metavar="FILE", type=Path, required=True, help="such as policy.onnx")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
+    try:
+        ACTIONS[arguments.action](arguments)
+    except ModelFileError as error:
+        raise UserError(str(error)) from error
+    except OSError as error:
+        raise UserError(f"cannot read or write {error.filename}: {error.strerror}") from error
+    return 0
+
+
+def list_entries(arguments: argparse.Namespace) -> None:
+    """One line for each entry."""
+    if arguments.place is not None:
+        found = source(arguments.place).entries()
+        print("\n".join(str(entry) for entry in found) or f"{arguments.place} holds no entries")
+        return
+    here = entries()
+    for entry, folder in here.items():
+        size = sum(each["bytes"] for each in read_manifest(folder, entry).values())
+        origin = "fetched" if folder.is_relative_to(own_folder()) else "shipped"
+        print(f"{entry!s:32} {size / 1e6:6.1f} MB  {origin}  gymnasium.make('zoo:{entry.environment}')")
+    if not here:
+        print("no entries yet: fetch one with `offsim zoo pull ID --from PLACE`")
+
+
+def show_entry(arguments: argparse.Namespace) -> None:
+    """The card, then the files."""
+    entry, folder = find_entry(arguments.id)
+    listed = read_manifest(folder, entry)
+    if CARD in listed:
+        print((folder / CARD).read_text(encoding="utf-8").rstrip(), end="\n\n")
+    print(f"{entry}, in {folder}:")
+    for name, file in listed.items():
+        print(f"  {name:32} {file['bytes']:>12,} bytes  sha256 {file['sha256'][:16]}...")
+
+
+def pull_entry(arguments: argparse.Namespace) -> None:
+    """Fetch, and say where it is now."""
+    entry, folder = pull(arguments.id, source(arguments.place))
+    print(f"{entry} is in {folder}: zoo.load({str(entry)!r})")
+
+
+def push_entry(arguments: argparse.Namespace) -> None:
+    """Publish an entry as it is, or a run's results under an id."""
+    place, given = source(arguments.place), Path(arguments.what)
+    if not given.is_dir():
+        found, folder = find_entry(arguments.what)
+        entry = found if arguments.id is None else _id(arguments.id)
+        push(folder, entry, place)
+    else:
+        if arguments.id is None:
+            raise UserError("a run has no id: name one with --as task/variant-v0")
+        entry = _id(arguments.id)
+        with TemporaryDirectory() as scratch:
+            push(entry_of_run(given, Path(scratch) / "entry", entry), entry, place)
+    print(f"published as {entry} at {place}")
+
+
+def export_entry(arguments: argparse.Namespace) -> None:
+    """Write the ONNX file, and say how close it is."""
+    worst = export_policy(load_policy(arguments.what), arguments.file)
+    print(f"{arguments.file}: observation (N, D) to action (N, A), float32; within {worst:.1e} of half an action range")
+
+
+def _id(text: str) -> EntryId:
+    try:
+        entry = EntryId.parse(text)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if entry.version is None:
+        raise UserError(f"{entry} has no version: publish it as {entry}-v0")
+    return entry
+
+
+ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "list": list_entries,
+    "show": show_entry,
+    "pull": pull_entry,
+    "push": push_entry,
+    "export": export_entry,
+}

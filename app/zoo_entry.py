@@ -1,0 +1,53 @@
+"""A finished run as an entry of the zoo."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from app.errors import UserError
+from zoo import ModelFileError, load, load_policy
+from zoo.ids import EntryId
+
+CARD = "card.md"
+CARD_FOLDER = "card"  # its plots and the video
+LARGEST = 6_000_000  # bytes: a clone of a repository with entries stays light
+NEEDED = ("policy.safetensors", "config.yaml", "metrics.json")
+
+
+def entry_of_run(run: Path, folder: Path, entry: EntryId) -> Path:
+    """Copy what an entry holds from the folder of a run into an empty one.
+
+    Args:
+        run: of the run.
+        folder: to fill.
+        entry: under which id it will be published.
+
+    Returns:
+        ``folder``.
+
+    Raises:
+        UserError: if the run is not finished, was for another task, or is too large.
+        ModelFileError: if a model of it cannot be read.
+    """
+    missing = [name for name in NEEDED if not (run / name).is_file()]
+    if missing:
+        raise UserError(f"{run} is no finished run of `offsim train`: it lacks {', '.join(missing)}")
+    simulator = load(run)
+    load_policy(run)
+    if simulator.task is not None and simulator.task != entry.task:
+        raise UserError(f"{run} is for task {simulator.task}: name it {simulator.task}/{entry.folder}")
+    if not simulator.reward_learned:
+        raise ModelFileError(f"the reward of the Simulator in {run} was never trained: no policy can be trained in it")
+    folder.mkdir(parents=True)
+    simulator.save(folder / "simulator.safetensors")
+    for name in NEEDED:
+        shutil.copyfile(run / name, folder / name)
+    if (run / CARD).is_file():
+        shutil.copyfile(run / CARD, folder / CARD)
+        if (run / CARD_FOLDER).is_dir():
+            shutil.copytree(run / CARD_FOLDER, folder / CARD_FOLDER)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if size > LARGEST:
+        raise UserError(f"{run} would be an entry of {size / 1e6:.1f} MB, where {LARGEST / 1e6:.0f} MB are the most")
+    return folder

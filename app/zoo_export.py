@@ -1,0 +1,94 @@
+"""A policy as an ONNX file, for controllers that know no PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from app.errors import UserError
+from zoo import Policy
+
+ROWS = 256  # observations that the file has to answer as the policy does
+SPREAD = 3.0  # deviations of the data within which they lie
+TOLERANCE = 1e-5  # of half an action range
+
+
+class MeanAction(nn.Module):
+    """The action that a policy takes without noise."""
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.policy.mean_action(observation)
+
+
+def export_policy(policy: Policy, path: Path, seed: int = 0) -> float:
+    """Write a policy's mean action, ``observation (N, D) -> action (N, A)``, both float32, and try the file.
+
+    Args:
+        policy: on the CPU.
+        path: of the ONNX file.
+        seed: of the observations that it is tried on.
+
+    Returns:
+        The largest difference between the file's actions and the policy's, in half action ranges.
+
+    Raises:
+        UserError: if a package is missing, or the file would not answer as the policy does; then none is written.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401, torch.onnx needs it
+    except ImportError as error:
+        raise UserError(f"ONNX needs packages more ({error.name}): pip install 'offsim[export]'") from None
+    module = MeanAction(policy).eval()
+    normalizer = policy.normalizer
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(ROWS, policy.observation_size, generator=generator)
+    tried = normalizer.mean + SPREAD * normalizer.std * noise
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        _write(module, tried, partial)
+        session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
+        half_range = (0.5 * (policy.action_high - policy.action_low)).numpy()
+        worst = 0.0
+        for rows in (tried, tried[:1]):
+            with torch.no_grad():
+                wanted = module(rows).numpy()
+            (found,) = session.run(None, {"observation": rows.numpy()})
+            worst = max(worst, float(np.abs((found - wanted) / half_range).max()))
+        if not worst <= TOLERANCE:
+            raise UserError(f"the ONNX file would differ from the policy by {worst:.1e} of half an action range")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return worst
+
+
+def _write(module: nn.Module, example: Tensor, path: Path) -> None:
+    for name in ("onnxscript", "torch.onnx._internal.exporter._registration"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    rows = torch.export.Dim("rows")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it tells of its progress
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (example,),
+            path,
+            input_names=["observation"],
+            output_names=["action"],
+            dynamic_shapes={"observation": {0: rows}},
+            external_data=False,
+            dynamo=True,
+        )

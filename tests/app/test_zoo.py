@@ -1,0 +1,114 @@
+"""``offsim zoo``: from a finished run to an entry that another machine loads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from app import main as command
+from app import zoo_entry
+from zoo import Simulator, load, load_policy
+from zoo.registration import register_environments
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder to publish to; the user's own folder of entries is empty."""
+    monkeypatch.setenv("OFFSIM_ZOO", str(tmp_path / "own"))
+    return str(tmp_path / "shared")
+
+
+def zoo(*words: object) -> int:
+    return command.main(["zoo", *map(str, words)])
+
+
+def test_a_run_is_published_fetched_shown_and_made_an_environment(
+    finished: Path, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert zoo("list") == 0 and "no entries yet: fetch one" in capsys.readouterr().out
+    assert zoo("push", finished, "--as", "hopper/tiny-v0", "--to", place) == 0
+    assert zoo("list", "--from", place) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "hopper/tiny-v0"
+    assert zoo("pull", "hopper/tiny", "--from", place) == 0
+    assert zoo("list") == 0
+    assert "gymnasium.make('zoo:OffSim/hopper-tiny-v0')" in capsys.readouterr().out
+    assert zoo("show", "hopper/tiny") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("simulator.safetensors", "policy.safetensors", "config.yaml", "metrics.json"))
+    register_environments()
+    try:
+        environment = gymnasium.make("OffSim/hopper-tiny-v0")
+        observation, _ = environment.reset(seed=0)
+        action = load_policy("hopper/tiny-v0").act(torch.as_tensor(observation, dtype=torch.float32))
+        environment.step(action.numpy())
+    finally:
+        gymnasium.registry.pop("OffSim/hopper-tiny-v0")
+    # An entry can be passed on, under another id as well
+    assert zoo("push", "hopper/tiny-v0", "--to", tmp_path / "third") == 0
+    assert zoo("push", "hopper/tiny-v0", "--as", "hopper/other-v0", "--to", tmp_path / "third") == 0
+
+
+def test_what_is_published_is_what_the_run_holds(finished: Path, place: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / "card.md").write_text("# A card\n")
+    (run / "card").mkdir()
+    (run / "card" / "errors.png").write_bytes(b"picture")
+    assert zoo("push", run, "--as", "hopper/tiny-v0", "--to", place) == 0
+    entry = Path(place) / "hopper" / "tiny-v0"
+    assert (entry / "card" / "errors.png").exists() and (entry / "card.md").exists()
+    given, published = (load(folder).state_dict() for folder in (run, entry))
+    assert given.keys() == published.keys() and all(torch.equal(given[name], published[name]) for name in given)
+
+
+def test_what_cannot_be_published_is_refused(
+    finished: Path, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*words: object) -> str:
+        assert zoo(*words) == 2
+        return capsys.readouterr().err
+
+    assert "a run has no id: name one with --as" in refused("push", finished, "--to", place)
+    assert "publish it as hopper/tiny-v0" in refused("push", finished, "--as", "hopper/tiny", "--to", place)
+    assert "'tiny' is no id of the zoo" in refused("push", finished, "--as", "tiny", "--to", place)
+    assert "is for task hopper: name it hopper/x-v0" in refused("push", finished, "--as", "ant/x-v0", "--to", place)
+    assert "it lacks policy.safetensors, config.yaml" in refused("push", tmp_path, "--as", "a/b-v0", "--to", place)
+    assert "no entry hopper/none-v0" in refused("show", "hopper/none-v0")
+    monkeypatch.setattr(zoo_entry, "LARGEST", 1000)
+    assert "MB are the most" in refused("push", finished, "--as", "hopper/tiny-v0", "--to", place)
+    monkeypatch.undo()
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    simulator = Simulator.load(run / "simulator.safetensors")
+    simulator.reward_learned = False
+    simulator.save(run / "simulator.safetensors")
+    assert "was never trained" in refused("push", run, "--as", "hopper/tiny-v0", "--to", place)
+    assert not list(Path(place).rglob("entry.json"))
+
+
+def test_an_exported_policy_acts_the_same_without_pytorch(finished: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    path = tmp_path / "out" / "policy.onnx"
+    assert zoo("export", finished, "--to", path) == 0
+    observations = np.random.default_rng(0).normal(size=(5, 11)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    policy = load_policy(finished)
+    for rows in (observations, observations[:1]):
+        (actions,) = session.run(None, {"observation": rows})
+        np.testing.assert_allclose(actions, policy.act(torch.from_numpy(rows)).numpy(), atol=1e-5)
+    assert [each.name for each in path.parent.iterdir()] == ["policy.onnx"]
+
+
+def test_an_export_that_would_act_otherwise_is_not_written(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.zoo_export.TOLERANCE", -1.0)
+    assert zoo("export", finished, "--to", tmp_path / "policy.onnx") == 2
+    assert "would differ from the policy" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

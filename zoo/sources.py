@@ -1,0 +1,176 @@
+"""Where entries of the zoo come from and go to: a folder, or a repository of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from zoo.entries import MANIFEST, entries_in, find_entry, own_folder, read_manifest, verified, write_manifest
+from zoo.files import ModelFileError
+from zoo.ids import EntryId
+
+HUB = "hf://"  # opens the name of a repository: hf://OWNER/NAME
+
+
+class Source(Protocol):
+    """A place that holds entries."""
+
+    def entries(self) -> list[EntryId]:
+        """What it holds, in order."""
+
+    def fetch(self, entry: EntryId, folder: Path) -> None:
+        """Copy the files of an entry into an empty folder."""
+
+    def store(self, folder: Path, entry: EntryId) -> None:
+        """Take over a folder as an entry that was not there before."""
+
+
+class Folder:
+    """A folder of entries, ``root/TASK/VARIANT-vN``.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def entries(self) -> list[EntryId]:
+        return list(entries_in(self.root))
+
+    def fetch(self, entry: EntryId, folder: Path) -> None:
+        shutil.copytree(self.root / entry.task / entry.folder, folder, dirs_exist_ok=True)
+
+    def store(self, folder: Path, entry: EntryId) -> None:
+        _place(folder, self.root / entry.task / entry.folder)
+
+
+class Hub:
+    """A repository of the Hugging Face Hub, with the same folders in it.
+
+    Args:
+        repository: ``OWNER/NAME``.
+
+    Raises:
+        ModelFileError: if the package that reaches it is not installed; of the methods, if it cannot be reached.
+    """
+
+    def __init__(self, repository: str) -> None:
+        try:
+            import huggingface_hub
+        except ImportError:
+            raise ModelFileError("the Hugging Face Hub needs a package more: pip install 'offsim[hub]'") from None
+        self.repository = repository
+        self.hub: Any = huggingface_hub
+
+    def __str__(self) -> str:
+        return HUB + self.repository
+
+    def entries(self) -> list[EntryId]:
+        names = self._ask(lambda: self.hub.HfApi().list_repo_files(self.repository))
+        found = []
+        for folder in (Path(name).parent for name in names if Path(name).name == MANIFEST):
+            try:
+                found.append(EntryId.parse(folder.as_posix()))
+            except ValueError:
+                continue
+        return sorted(entry for entry in found if entry.version is not None)
+
+    def fetch(self, entry: EntryId, folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            patterns = [f"{entry}/*"]
+            self._ask(lambda: self.hub.snapshot_download(self.repository, allow_patterns=patterns, local_dir=scratch))
+            shutil.copytree(Path(scratch) / entry.task / entry.folder, folder, dirs_exist_ok=True)
+
+    def store(self, folder: Path, entry: EntryId) -> None:
+        self._ask(lambda: self.hub.HfApi().create_repo(self.repository, exist_ok=True))
+        self._ask(
+            lambda: self.hub.HfApi().upload_folder(
+                repo_id=self.repository, folder_path=folder, path_in_repo=str(entry), commit_message=f"Add {entry}"
+            )
+        )
+
+    def _ask(self, question: Any) -> Any:
+        try:
+            return question()
+        except Exception as error:  # whatever the network and the hub raise
+            first = str(error).strip().splitlines()[:1] or [type(error).__name__]
+            raise ModelFileError(
+                f"cannot reach {self} ({first[0]}): check the network, the name, and for private ones "
+                "`huggingface-cli login`. What is here already works offline: `offsim zoo list`"
+            ) from error
+
+
+def source(text: str) -> Source:
+    """The place that a text names: ``hf://OWNER/NAME``, or the path of a folder."""
+    return Hub(text.removeprefix(HUB)) if text.startswith(HUB) else Folder(Path(text))
+
+
+def pull(text: str, place: Source, root: Path | None = None) -> tuple[EntryId, Path]:
+    """Fetch an entry, whole and verified or not at all.
+
+    Args:
+        text: its id; without a version the newest.
+        place: where it is.
+        root: folder of entries to put it into; by default the user's own.
+
+    Returns:
+        The entry and its folder, which is replaced if it was there.
+
+    Raises:
+        ModelFileError: if it is not there, or what comes is not what was published.
+    """
+    entry, _ = find_entry(text, {each: Path() for each in place.entries()})
+    target = (root or own_folder()) / entry.task / entry.folder
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
+        folder = Path(scratch) / entry.folder
+        folder.mkdir()
+        place.fetch(entry, folder)
+        _verify(folder, entry)
+        _place(folder, target)
+    return entry, target
+
+
+def push(folder: Path, entry: EntryId, place: Source) -> None:
+    """Publish a folder as an entry.
+
+    Raises:
+        ModelFileError: if there is an entry of that id: a published one never changes.
+        ValueError: if the id has no version.
+    """
+    if entry.version is None:
+        raise ValueError(f"{entry} has no version: publish it as {entry}-v0")
+    there = place.entries()
+    if entry in there:
+        newest = max(each.version or 0 for each in there if (each.task, each.variant) == (entry.task, entry.variant))
+        raise ModelFileError(
+            f"{place} has an entry {entry}, and a published one never changes: publish this one as "
+            f"{EntryId(entry.task, entry.variant, newest + 1)}"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / entry.folder
+        shutil.copytree(folder, copy)
+        write_manifest(copy, entry)
+        place.store(copy, entry)
+
+
+def _verify(folder: Path, entry: EntryId) -> None:
+    for name in read_manifest(folder, entry):
+        verified(folder, entry, name)
+
+
+def _place(folder: Path, target: Path) -> None:
+    """Put a copy of ``folder`` at ``target``, which is never seen half-filled."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
+        shutil.copytree(folder, Path(scratch) / "new")
+        if target.exists():
+            os.replace(target, Path(scratch) / "old")
+        os.replace(Path(scratch) / "new", target)
