@@ -1,21 +1,28 @@
-"""``offsim zoo``: list, show, fetch, publish and export pretrained Simulators and their policies."""
+"""``offsim zoo``: list, show, fetch, publish, measure and export pretrained Simulators and their policies."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from app.arguments import find_task, positive, seed
+from app.cards.limits import limits
+from app.cards.measure import measure
+from app.cards.page import CARD, CARD_FOLDER, VIDEO, write_card
+from app.cards.video import write_video
 from app.errors import UserError
-from app.zoo_entry import CARD, entry_of_run
+from app.zoo_entry import entry_of_run
 from app.zoo_export import export_policy
-from zoo import ModelFileError, load_policy
+from zoo import ModelFileError, load, load_policy
 from zoo.entries import entries, find_entry, own_folder, read_manifest
 from zoo.ids import EntryId
 from zoo.sources import pull, push, source
 
-HELP = "list, show, fetch, publish and export pretrained simulators"
+HELP = "list, show, fetch, publish, measure and export pretrained simulators"
 
 PLACE = "a folder of entries, or hf://OWNER/NAME for a repository of the Hugging Face Hub"
 
@@ -48,6 +55,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     publish.add_argument("what", metavar="ID_OR_RUN_DIR")
     publish.add_argument("--as", dest="id", metavar="ID", help="id to publish it under, needed for a run")
     publish.add_argument("--to", dest="place", metavar="PLACE", required=True, help=PLACE)
+
+    measure_it = actions.add_parser(
+        "evaluate", help="measure an entry or a run against the real task, and write a card"
+    )
+    measure_it.add_argument("what", metavar="ID_OR_RUN_DIR")
+    measure_it.add_argument(
+        "--episodes", type=positive, default=10, metavar="N", help="real episodes of each policy (default: 10)"
+    )
+    measure_it.add_argument("--seed", type=seed, default=5000, metavar="S", help="of the first one (default: 5000)")
+    measure_it.add_argument("--no-video", action="store_true", help="for machines that cannot draw")
+    measure_it.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the card (default: of the run; card-TASK-VARIANT-vN of an id)",
+    )
 
     export = actions.add_parser("export", help="write a policy as ONNX, and check that it acts the same")
     export.add_argument("what", metavar="ID_OR_PATH", help="an id, a folder of a run, or a policy's file")
@@ -113,6 +136,30 @@ def push_entry(arguments: argparse.Namespace) -> None:
     print(f"published as {entry} at {place}")
 
 
+def evaluate_entry(arguments: argparse.Namespace) -> None:
+    """Measure, write the card, and print what it says of trust."""
+    given = Path(arguments.what)
+    if given.is_dir():
+        folder, title, out = given, given.resolve().name, arguments.out or given
+    else:
+        entry, folder = find_entry(arguments.what)
+        title, out = str(entry), arguments.out or Path(f"card-{entry.task}-{entry.folder}")
+    simulator, policy = load(arguments.what), load_policy(arguments.what)
+    if simulator.task is None:
+        raise UserError(f"{arguments.what} is of a task that is not known: there is nothing to measure it against")
+    task = find_task(simulator.task)
+    found = measure(simulator, policy, task, arguments.episodes, arguments.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    if not arguments.no_video:
+        try:
+            write_video(out / CARD_FOLDER / VIDEO, simulator, policy, arguments.seed)
+        except (RuntimeError, ValueError) as error:
+            print(f"offsim: no video: {error}", file=sys.stderr)
+    card = write_card(out, title, task, found, json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    print("\n".join(f"- {sentence}" for sentence in limits(found)))
+    print(f"wrote {card}")
+
+
 def export_entry(arguments: argparse.Namespace) -> None:
     """Write the ONNX file, and say how close it is."""
     worst = export_policy(load_policy(arguments.what), arguments.file)
@@ -134,5 +181,6 @@ ACTIONS: dict[str, Callable[[argparse.Namespace], None]] = {
     "show": show_entry,
     "pull": pull_entry,
     "push": push_entry,
+    "evaluate": evaluate_entry,
     "export": export_entry,
 }

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from app.cards.page import CARD, CARD_FOLDER
 from app.errors import UserError
 from zoo import ModelFileError, load, load_policy
 from zoo.ids import EntryId
 
-CARD = "card.md"
-CARD_FOLDER = "card"  # its plots and the video
 LARGEST = 6_000_000  # bytes: a clone of a repository with entries stays light
 NEEDED = ("policy.safetensors", "config.yaml", "metrics.json")
 

@@ -1,0 +1,1 @@
+"""Cards of Simulators: what they are worth, measured against the real task, and in plain words."""

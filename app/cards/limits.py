@@ -1,0 +1,87 @@
+"""What the figures of a card mean for whoever uses the Simulator, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.cards.contenders import POLICY
+
+USEFUL = 0.5  # a forecast that is off by more than this share of "nothing changes" says little
+RANKS = 0.8  # rank correlation from which a Simulator can be asked which of two policies is better
+GAP = 0.1  # share by which a promise may differ from what is paid
+COVERAGE = 0.1  # by which an interval may hold more or less than it should
+DETECTS = 0.95  # precision and recall of ends that count as right
+
+
+def limits(figures: Mapping[str, Any]) -> list[str]:
+    """One sentence for each thing that a user should know, the worst not left out."""
+    return [
+        _forecasts(figures, POLICY, "where its policy goes"),
+        _forecasts(figures, "others", "where worse policies go"),
+        _ranking(figures["return_correlation"]),
+        _promise(figures["exploitation_gap"]),
+        *_coverages(figures["coverage"]),
+        *_ends(figures["termination"]),
+        "What its data does not hold is a guess: watch `info['uncertainty']`, in which 1 is as usual.",
+    ]
+
+
+def _forecasts(figures: Mapping[str, Any], kind: str, where: str) -> str:
+    pairs = zip(figures["steps"], figures["open_loop_error"][kind], figures["no_change_error"][kind], strict=True)
+    useful = 0
+    for step, error, apart in pairs:
+        if error is None or apart is None or error > USEFUL * apart:
+            break
+        useful = step
+    if useful == 0:
+        return f"Its forecasts say little {where}, even for one step."
+    if useful == figures["steps"][-1]:
+        return f"Its forecasts hold for at least {useful} steps {where}."
+    steps = "1 step" if useful == 1 else f"{useful} steps"
+    return f"Its forecasts hold for {steps} {where}; further ahead they are off by half of what states differ, or more."
+
+
+def _ranking(correlation: Mapping[str, float | None]) -> str:
+    rank = correlation["spearman"]
+    if rank is None:
+        return "Whether it ranks policies was not to be seen: all returns are equal."
+    if rank >= RANKS:
+        return f"It ranks policies much as the real task does (rank correlation {rank:.2f})."
+    halves = {"its dynamics": correlation["dynamics"], "its reward": correlation["reward"]}
+    known = {name: value for name, value in halves.items() if value is not None}
+    weaker = min(known, key=lambda name: known[name]) if known else "it is not known which half"
+    return f"Do not ask it which of two policies is better (rank correlation {rank:.2f}); what fails first: {weaker}."
+
+
+def _promise(gap: float | None) -> str:
+    if gap is None:
+        return "What it promises its own policy cannot be compared: the real task pays nothing in learned reward."
+    if abs(gap) <= GAP:
+        return f"What it promises its own policy is paid, to within {abs(gap):.0%}."
+    return f"It promises its own policy {abs(gap):.0%} {'more' if gap > 0 else 'less'} than the real task pays."
+
+
+def _coverages(coverage: Mapping[str, Mapping[str, float]]) -> list[str]:
+    said = []
+    for kind, where in ((POLICY, "where its policy goes"), ("others", "elsewhere")):
+        for level, held in coverage[kind].items():
+            promised = float(level.rstrip("%")) / 100.0
+            if abs(held - promised) > COVERAGE:
+                word = "too sure of itself" if held < promised else "less sure of itself than it could be"
+                said.append(f"It is {word} {where}: intervals that should hold {level} of the truth hold {held:.0%}.")
+    return said
+
+
+def _ends(termination: Mapping[str, Any]) -> list[str]:
+    if termination["ends"] == 0:
+        return []
+    found = termination["simulator"]
+    weak = [name for name in ("precision", "recall") if found[name] is None or found[name] < DETECTS]
+    if not weak:
+        return []
+    meaning = {"precision": "ends episodes that go on", "recall": "lets episodes go on that end"}
+    return [
+        f"It sometimes {meaning[name]} ({name} {'–' if found[name] is None else f'{found[name]:.0%}'})."
+        for name in weak
+    ]

@@ -1,0 +1,206 @@
+"""The figures of a card: a Simulator and the policy trained in it, against episodes of the real task."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import pearsonr, spearmanr
+from tensordict import TensorDict
+from torch import Tensor
+
+from app.cards.contenders import POLICY, contenders
+from app.evaluate import check_fit
+from app.progress import progress
+from app.rollouts import on_tensors, recorded, roll_out
+from app.statistics import summarize_returns
+from lit_modules.diagnostics import INTERVALS, open_loop_errors, segments, transition_errors
+from zoo import Policy, Simulator
+from zoo.envs.episodes import Episodes
+from zoo.episodes import Episode, run_episodes
+from zoo.tasks import Task
+
+STEPS = (1, 5, 20, 50, 100)  # after which open-loop errors are taken
+SIMULATED_EPISODES = 40  # of each contender
+ROWS = 20_000  # transitions behind rank correlations of the reward
+BATCHES = (1, 256, 10_000)  # rows of timed steps
+TIMED_STEPS = 20
+
+
+def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, seed: int) -> dict[str, Any]:
+    """All that a card says of a Simulator, as JSON.
+
+    Args:
+        simulator: on the CPU.
+        policy: that was trained in it.
+        task: the real task.
+        episodes: real episodes of each contender.
+        seed: of the first real episode of each.
+
+    Returns:
+        ``policy``: its returns in the real task and their ``share_of_expert``; ``contenders``: for each its mean
+        return in the real task (``real``), and in learned reward, from which what ending is worth is taken off, in the
+        real task (``real_learned``) and the Simulator (``simulator``); ``return_correlation``: Spearman's and Pearson's
+        of the Simulator's returns with the real ones, and Spearman's of its two halves, ``dynamics`` (learned reward in
+        Simulator and real task) and ``reward`` (learned and real return in the real task); ``exploitation_gap``: what
+        the Simulator promises the policy beyond what the real task pays in learned reward, as a share of the latter;
+        ``open_loop_error`` and ``no_change_error``: for ``policy`` and ``others``, in standard deviations, after each
+        of ``steps``; ``coverage``: of the intervals that should hold 50% and 90%; ``termination``: precision and recall
+        of ``simulator`` and, if one is known, ``rule``, with the number of real ends; ``reward_rank_correlation``:
+        Spearman's of learned and real reward over transitions; ``milliseconds``: per step by number of rows.
+
+    Raises:
+        UserError: if the policy does not fit the task.
+    """
+    check_fit(policy, task)
+    acts = contenders(policy, task, seed)
+    real: dict[str, list[Episode]] = {}
+    returns: dict[str, dict[str, float]] = {}
+    with progress("measuring", len(acts)) as report:
+        for index, (name, act) in enumerate(acts.items()):
+            real[name] = run_episodes(task.make, act, episodes, seed)
+            imagined = roll_out(simulator, on_tensors(act), SIMULATED_EPISODES, task.horizon, seed)
+            returns[name] = {
+                "real": float(np.mean([episode.total_reward for episode in real[name]])),
+                "real_learned": float(recorded(real[name]).returns(_counted(simulator)).mean()),
+                "simulator": float(imagined.returns(_counted(simulator)).mean()),
+            }
+            report(index + 1)
+    others = [episode for name, found in real.items() if name != POLICY for episode in found]
+    tables = {POLICY: table_of(real[POLICY]), "others": table_of(others)}
+    own = summarize_returns([episode.total_reward for episode in real[POLICY]], seed)
+    promised, paid = returns[POLICY]["simulator"], returns[POLICY]["real_learned"]
+    everything = [*real[POLICY], *others]
+    return {
+        "policy": own | {"share_of_expert": own["mean"] / task.expert_return},
+        "contenders": returns,
+        "return_correlation": _return_correlations(returns),
+        "exploitation_gap": (promised - paid) / abs(paid) if paid else None,
+        "steps": list(STEPS),
+        "open_loop_error": {
+            name: _by_step(open_loop_errors(simulator.transition, table, STEPS)) for name, table in tables.items()
+        },
+        "no_change_error": {name: _by_step(no_change_errors(simulator, table)) for name, table in tables.items()},
+        "coverage": {name: _coverage(simulator, table) for name, table in tables.items()},
+        "termination": _terminations(simulator, task, everything),
+        "reward_rank_correlation": {name: _reward_rank(simulator, table) for name, table in tables.items()},
+        "milliseconds": {str(rows): _milliseconds(simulator, rows) for rows in BATCHES},
+    }
+
+
+def table_of(episodes: Sequence[Episode]) -> TensorDict:
+    """Transitions of whole episodes, one after the other, ``(N,)``, with the real ``reward`` and end of each."""
+
+    def column(arrays: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.concatenate(arrays))
+
+    lengths = [len(episode) for episode in episodes]
+    terminated = [
+        np.arange(length) == (length - 1 if episode.terminated else -1)
+        for episode, length in zip(episodes, lengths, strict=True)
+    ]
+    size = [sum(lengths)]
+    following = {
+        "observation": column([episode.observations[1:] for episode in episodes]),
+        "reward": column([episode.rewards for episode in episodes]),
+        "terminated": column(terminated),
+    }
+    return TensorDict(
+        {
+            "observation": column([episode.observations[:-1] for episode in episodes]),
+            "action": column([episode.actions for episode in episodes]),
+            "next": TensorDict(following, batch_size=size),
+            "episode": column([np.full(length, index) for index, length in enumerate(lengths)]),
+            "step": column([np.arange(length) for length in lengths]),
+        },
+        batch_size=size,
+    )
+
+
+def no_change_errors(simulator: Simulator, table: TensorDict) -> dict[int, float]:
+    """The error of predicting that nothing changes, in standard deviations: how far states are apart."""
+    errors = {}
+    for step in STEPS:
+        starts = segments(table, step)
+        if len(starts) > 0:
+            moved = table["next", "observation"][starts + step - 1] - table["observation"][starts]
+            errors[step] = float((moved / simulator.transition.observation_normalizer.std).square().mean().sqrt())
+    return errors
+
+
+def detection(predicted: Tensor, real: Tensor) -> dict[str, float | None]:
+    """Precision and recall of predicted ends ``(N,)`` bool; ``None`` where there is nothing to count."""
+    right = float((predicted & real).sum())
+    flagged, ends = float(predicted.sum()), float(real.sum())
+    return {"precision": right / flagged if flagged else None, "recall": right / ends if ends else None}
+
+
+def _counted(simulator: Simulator) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The learned reward, counted from what ending is worth."""
+    zero = simulator.end_worth()
+    return lambda observation, action, following: simulator.reward(observation, action, following) - zero
+
+
+def _by_step(errors: Mapping[int, float]) -> list[float | None]:
+    return [_finite(errors[step]) if step in errors else None for step in STEPS]
+
+
+def _return_correlations(returns: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
+    columns = {key: [each[key] for each in returns.values()] for key in ("real", "real_learned", "simulator")}
+
+    def correlation(statistic: Callable[..., Any], first: str, second: str) -> float | None:
+        if min(np.ptp(columns[first]), np.ptp(columns[second])) == 0.0:
+            return None
+        return _finite(float(statistic(columns[first], columns[second]).statistic))
+
+    return {
+        "spearman": correlation(spearmanr, "simulator", "real"),
+        "pearson": correlation(pearsonr, "simulator", "real"),
+        "dynamics": correlation(spearmanr, "simulator", "real_learned"),
+        "reward": correlation(spearmanr, "real_learned", "real"),
+    }
+
+
+def _coverage(simulator: Simulator, table: TensorDict) -> dict[str, float]:
+    found = transition_errors(simulator.transition, table, horizon=1)
+    return {f"{level:.0%}": float(found[f"inside_{round(100 * level)}"]) for level in INTERVALS}
+
+
+@torch.no_grad()
+def _terminations(simulator: Simulator, task: Task, episodes: Sequence[Episode]) -> dict[str, Any]:
+    table = table_of(episodes)
+    following, real = table["next", "observation"], table["next", "terminated"]
+    found: dict[str, Any] = {"ends": int(real.sum()), "simulator": detection(simulator.termination(following), real)}
+    if task.termination is not None:
+        found["rule"] = detection(task.termination(following), real)
+    return found
+
+
+@torch.no_grad()
+def _reward_rank(simulator: Simulator, table: TensorDict) -> float | None:
+    rows = table[torch.linspace(0, len(table) - 1, min(ROWS, len(table))).long()]
+    learned = simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
+    if float(learned.max() - learned.min()) == 0.0:
+        return None
+    return _finite(float(spearmanr(learned.numpy(), rows["next", "reward"].numpy()).statistic))
+
+
+def _milliseconds(simulator: Simulator, rows: int) -> float:
+    """Median time of a step of all rows, uncertainty included."""
+    episodes = Episodes(simulator, rows, horizon=None)
+    episodes.begin()
+    action = torch.zeros(rows, simulator.action_size)
+    seconds = []
+    for _ in range(TIMED_STEPS):
+        begun = time.perf_counter()
+        episodes.step(action)
+        seconds.append(time.perf_counter() - begun)
+    return 1000.0 * float(np.median(seconds))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
