@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train an expert with soft actor-critic in the real task, and record Minari datasets from it:\n\n"
         "  expert   episodes of the snapshot with the best evaluation of the whole training\n"
-        "  medium   episodes of the first snapshot that reached a third of the expert's return\n"
+        "  medium   episodes of the first snapshot a third of the way from random actions to the expert\n"
         "  replay   what the agent saw until it reached the medium level\n"
         "  random   uniformly random actions\n\n"
         "Interrupted, the same command continues: training from its last checkpoint, and recording with the\n"
@@ -141,7 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
         training = train_expert(task.name, arguments.seed, settings, folder)
         _keep_policy(training.expert(), folder / "expert.safetensors")
         if "medium" in levels or "replay" in levels:
-            _keep_policy(training.medium(), folder / "medium.safetensors")
+            _keep_policy(training.medium(task.random_return), folder / "medium.safetensors")
     for level in levels:
         request = _request(arguments, level, run_id)
         recording = _plan(arguments, task, level, training, expert)
@@ -262,9 +262,9 @@ def _plan(
         facts: dict[str, Any] = {"policy_sha256": sha256(policy_file(arguments.expert))}
     else:
         assert training is not None
-        chosen = training.expert() if level == "expert" else training.medium()
+        chosen = training.expert() if level == "expert" else training.medium(task.random_return)
         best = f"the best of {len(training.evaluations)} evaluations during a training of {training.updates} updates"
-        rule = best if level == "expert" else "the first evaluation to reach a third of the expert's"
+        rule = best if level == "expert" else "the first evaluation a third of the way from random actions to it"
         origin = (
             f"the snapshot after {chosen.updates} updates and {chosen.steps} transitions of online soft actor-critic "
             f"(seed {arguments.seed}), whose mean return {chosen.mean_return:.1f} was {rule}"
@@ -294,7 +294,7 @@ def _plan(
 
 
 def _plan_replay(arguments: argparse.Namespace, task: Task, training: Training) -> Recording:
-    until = training.medium() if arguments.replay_until == "medium" else training.expert()
+    until = training.medium(task.random_return) if arguments.replay_until == "medium" else training.expert()
 
     def record() -> list[Episode]:
         episodes = training.episodes(until.steps)

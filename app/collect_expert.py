@@ -100,11 +100,13 @@ class Training:
             )
         return max(self.evaluations, key=lambda evaluation: evaluation.mean_return)
 
-    def medium(self) -> Evaluation:
-        """The first evaluation that reached a third of the expert's return."""
-        wanted = self.expert().mean_return / 3.0
-        if wanted <= 0.0:
-            raise UserError("the expert's return is not positive, so it has no third: train with more --iterations")
+    def medium(self, random_return: float) -> Evaluation:
+        """The first evaluation that went a third of the way from random actions' return to the expert's.
+
+        Where the worst evaluation was below random actions, the way is from there: returns may be negative.
+        """
+        start = min(random_return, *(evaluation.mean_return for evaluation in self.evaluations))
+        wanted = start + (self.expert().mean_return - start) / 3.0
         return next(evaluation for evaluation in self.evaluations if evaluation.mean_return >= wanted)
 
     def episodes(self, steps: int) -> list[Episode]:

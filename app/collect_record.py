@@ -67,6 +67,27 @@ def read_recipe(root: Path, dataset_id: str) -> dict[str, Any] | None:
     return recipe if isinstance(recipe, dict) else {}
 
 
+@contextmanager
+def new_dataset(root: Path, dataset_id: str) -> Iterator[Path]:
+    """Have Minari write a dataset that is in ``root`` once the block is left, and not at all if it fails.
+
+    Yields:
+        Its folder until then.
+    """
+    # Hidden and on the same disk: Minari does not list it, and moving it into place is one step.
+    partial = root / f".offsim-{uuid.uuid4().hex}"
+    try:
+        with datasets_in(partial):
+            yield partial / dataset_id
+        with datasets_in(root):
+            namespace = dataset_id.rpartition("/")[0]
+            if namespace and namespace not in list_local_namespaces():
+                create_namespace(namespace)
+        os.replace(partial / dataset_id, root / dataset_id)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def write_dataset(
     root: Path,
     dataset_id: str,
@@ -105,25 +126,14 @@ def write_dataset(
         f"{description} Episode returns: mean {figures['mean']:.1f}, std {figures['std']:.1f}, "
         f"min {figures['min']:.1f}, max {figures['max']:.1f} over {len(episodes)} episodes."
     )
-    # Hidden and on the same disk: Minari does not list it, and moving it into place is one step.
-    partial = root / f".offsim-{uuid.uuid4().hex}"
-    try:
-        with datasets_in(partial):
-            _create(dataset_id, episodes, task, algorithm, description)
-            dataset = minari.load_dataset(dataset_id)
-            dataset.storage.update_metadata({RECORDED_BY: recipe})
-            folder = partial / dataset_id
-            if compress:
-                repack(folder)
-            _check(dataset_id, episodes, task)
-            (folder / "card.md").write_text(_card(dataset_id, folder, episodes, task, description, recipe))
-        with datasets_in(root):
-            namespace = dataset_id.rpartition("/")[0]
-            if namespace and namespace not in list_local_namespaces():
-                create_namespace(namespace)
-        os.replace(folder, root / dataset_id)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with new_dataset(root, dataset_id) as folder:
+        _create(dataset_id, episodes, task, algorithm, description)
+        dataset = minari.load_dataset(dataset_id)
+        dataset.storage.update_metadata({RECORDED_BY: recipe})
+        if compress:
+            repack(folder)
+        _check(dataset_id, episodes, task)
+        (folder / "card.md").write_text(_card(dataset_id, folder, episodes, task, description, recipe))
     return returns
 
 
@@ -137,7 +147,7 @@ def _create(dataset_id: str, episodes: Sequence[Episode], task: Task, algorithm:
         warnings.filterwarnings("ignore", message=".*(code_permalink|author_email).*is set to None.*")
         minari.create_dataset_from_buffers(
             dataset_id,
-            [_buffer(episode) for episode in episodes],
+            [episode_buffer(episode) for episode in episodes],
             env=environment.spec,
             eval_env=environment.spec,
             algorithm_name=algorithm,
@@ -151,7 +161,7 @@ def _create(dataset_id: str, episodes: Sequence[Episode], task: Task, algorithm:
     environment.close()
 
 
-def _buffer(episode: Episode) -> EpisodeBuffer:
+def episode_buffer(episode: Episode) -> EpisodeBuffer:
     """Minari's own collector would build this step by step, and needs jax for it."""
     flags = np.zeros((2, len(episode)), dtype=bool)
     flags[:, -1] = episode.terminated, episode.truncated
@@ -173,7 +183,7 @@ def _check(dataset_id: str, episodes: Sequence[Episode], task: Task, reruns: int
     if dataset.total_episodes != len(episodes):
         raise RecordingError(f"{dataset_id}: {dataset.total_episodes} episodes instead of {len(episodes)}")
     for stored, episode in zip(dataset.iterate_episodes(), episodes, strict=True):
-        buffer = _buffer(episode)
+        buffer = episode_buffer(episode)
         for name in ("observations", "actions", "rewards", "terminations", "truncations"):
             if not np.array_equal(getattr(stored, name), getattr(buffer, name)):
                 raise RecordingError(f"{dataset_id}: {name} of episode {stored.id} differ from what was recorded")

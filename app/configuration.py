@@ -19,6 +19,7 @@ from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
+from zoo.tasks import TASKS
 
 DEFAULTS = "defaults"
 FULL = "full"
@@ -173,6 +174,7 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
     if merged.policy.method not in POLICY_METHODS:
         raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
     _refuse_other_rows(merged)
+    _refuse_without_task(merged)
     methods: tuple[type, ...] = (BehaviourCloning, OffSim, POLICY_METHODS[merged.policy.method])
     for stage, method in zip(STAGES, methods, strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
@@ -188,6 +190,21 @@ def _refuse_other_rows(configuration: DictConfig) -> None:
             raise UserError(f"{name} learns from {stream} rows as well: set policy.{stream}_rows to at least 1")
         if stream not in POLICY_METHODS[name].streams and rows != 0:
             raise UserError(f"{name} reads no {stream} rows: set policy.{stream}_rows to 0")
+
+
+def _refuse_without_task(configuration: DictConfig) -> None:
+    """Refuse what only a known task has, where there is none; and tasks that do not exist."""
+    if configuration.task is not None:
+        if configuration.task not in TASKS:
+            raise UserError(
+                f"unknown task {configuration.task!r}: known are {', '.join(sorted(TASKS))}; null stands for a system "
+                "of your own"
+            )
+        return
+    if configuration.simulator.model.get("termination") == "rule":
+        raise UserError("simulator.model.termination: a rule needs a known task; set it to learned or none")
+    if configuration.evaluation.reward_histograms:
+        raise UserError("evaluation.reward_histograms needs a known task, for its random transitions: set it to false")
 
 
 def _check_stages(stages: Any) -> None:

@@ -105,6 +105,11 @@ def open_run(folder: Path) -> FinishedRun:
         raise UserError(f"cannot read {folder / 'config.yaml'}: {error}") from error
     if not isinstance(configuration, DictConfig) or "policy" not in configuration:
         raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run of `offsim train`")
+    if configuration.task is None:
+        raise UserError(
+            f"{folder} is a run for a system that is no known task: there is no real task to put beside its simulator. "
+            "`offsim report` shows what its held-out data says"
+        )
     if "method" not in configuration.policy:
         configuration.policy.method = "SimulatorSAC"  # runs of before there was a choice
     return finished_run(configuration, folder)

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         "seed": arguments.seed,
         "deterministic": deterministic,
         "normalized": task.normalized_return(result["mean"]),
-        "expert_share": result["mean"] / task.expert_return,
+        "expert_share": task.share_of_expert(result["mean"]),
     }
     low, high = result["ci95"]
     print(f"task                {task.name} ({task.environment_id})")
@@ -64,7 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"mean return         {result['mean']:.1f}  (95% interval {low:.1f} to {high:.1f})")
     print(f"lowest, highest     {min(result['returns']):.1f}, {max(result['returns']):.1f}")
     print(f"normalised return   {result['normalized']:.1f}  (0: random actions, 100: reference expert)")
-    print(f"share of expert     {100.0 * result['expert_share']:.1f}% of {task.expert_return:.0f}")
+    if result["expert_share"] is not None:
+        print(f"share of expert     {100.0 * result['expert_share']:.1f}% of {task.expert_return:.0f}")
     if arguments.json:
         target = Path(arguments.json)
         try:

@@ -8,11 +8,13 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from app.allocator import keep_freed_memory
 from app.errors import UserError
 
-COMMANDS = ("train", "experiment", "collect", "evaluate", "diagnose", "report", "zoo")
+COMMANDS = ("import", "train", "experiment", "collect", "evaluate", "diagnose", "report", "zoo")
+MODULES = {"import": "import_data"}  # a word of Python's own cannot name a module
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 DESCRIPTION = """\
@@ -54,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        module = importlib.import_module(f"app.{name}")
+        module = _module(name)
         command = commands.add_parser(
             name, help=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
@@ -62,6 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
     for name in LIGHTNING_COMMANDS:
         commands.add_parser(name, help=f"{name} one stage from a configuration file (LightningCLI)", add_help=False)
     return parser
+
+
+def _module(command: str) -> Any:
+    return importlib.import_module(f"app.{MODULES.get(command, command)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest and parsed.command != "train":
             build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
         parsed.overrides = rest
-        return int(importlib.import_module(f"app.{parsed.command}").run(parsed))
+        return int(_module(parsed.command).run(parsed))
     except UserError as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 2

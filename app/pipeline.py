@@ -17,6 +17,7 @@ from app.export import simulator_of
 from app.finished_run import FinishedRun
 from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
+from app.own_system import evaluate_in_simulator, table
 from app.recorded_rewards import reward_rank_correlation
 from app.report import write_report
 from app.reward_histograms import write_reward_histograms
@@ -40,7 +41,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     data.setup("fit")
     evaluation, diagnosis = evaluate(configuration, folder, data)
     metrics: dict[str, Any] = {
-        "task": configuration.task,
+        "task": system_name(configuration),
         "seed": configuration.seed,
         "data": data.facts(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -129,6 +130,8 @@ def evaluate(
         The part of ``metrics.json`` that holds returns, and the figures of ``diagnose.json`` that cost little. A run
         that stops early has no ``policy`` and no diagnosis; ``share_of_expert`` is that of the last policy it trained.
     """
+    if configuration.task is None:
+        return _evaluate_own_system(configuration, folder, data), None
     task = get_task(configuration.task)
     settings = configuration.evaluation
     seed = 1_000 + configuration.seed
@@ -152,6 +155,21 @@ def evaluate(
     result["curve"] = diagnosis["over_training"]
     result["verdict"] = {name: diagnosis["verdict"][name] for name in ("kind", "reason")}
     return result, diagnosis
+
+
+def _evaluate_own_system(configuration: DictConfig, folder: Path, data: TransitionDataModule) -> dict[str, Any]:
+    say("evaluation: in the simulator alone, since the real system is not a known task")
+    simulator = run_simulator(folder) if "simulator" in configuration.stages else None
+    return {
+        "share_of_expert": None,
+        "simulated": evaluate_in_simulator(configuration, folder, data, policies_of(configuration), simulator),
+    }
+
+
+def system_name(configuration: DictConfig) -> str:
+    """What a run is about: its task, or the demonstrations of a system of one's own."""
+    expert = configuration.data.expert
+    return str(configuration.task or (expert if isinstance(expert, str) else expert[0]))
 
 
 def finished_run(configuration: DictConfig, folder: Path, data: TransitionDataModule | None = None) -> FinishedRun:
@@ -201,6 +219,9 @@ def say(text: str) -> None:
 
 
 def _print_table(metrics: dict[str, Any]) -> None:
+    if "simulated" in metrics:
+        say("\n".join(table(metrics["simulated"])))
+        return
     say(f"{'':<20}{'mean':>9}  {'95% interval':>19}")
     names = [name for name in ("expert", "behaviour_cloning", "policy") if name in metrics]
     for name in names:

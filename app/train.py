@@ -59,14 +59,15 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = resolve(loaded, arguments.budget, options, arguments.overrides)
     if arguments.seeds is not None and arguments.seed is not None:
         raise UserError("give --seed or --seeds, not both")
+    name = configuration.task or "own"
     try:
         warning = warn_of_worse_expert(configuration.data.expert, configuration.data.diverse)
         if warning is not None:
             say(warning)
         if arguments.seeds is not None:
-            train_seeds(configuration, parse_seeds(arguments.seeds), arguments.out or Path("runs") / configuration.task)
+            train_seeds(configuration, parse_seeds(arguments.seeds), arguments.out or Path("runs") / name)
         else:
-            train(configuration, arguments.out or Path("runs") / f"{configuration.task}-seed{configuration.seed}")
+            train(configuration, arguments.out or Path("runs") / f"{name}-seed{configuration.seed}")
     except DataError as error:
         raise UserError(str(error)) from error
     return 0

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from app.arguments import find_task, positive, seed
 from app.cards.limits import limits
@@ -18,9 +19,10 @@ from app.errors import UserError
 from app.zoo_entry import entry_of_run
 from app.zoo_export import export_policy
 from zoo import ModelFileError, load, load_policy
-from zoo.entries import entries, find_entry, own_folder, read_manifest
+from zoo.entries import entries, find_entry, own_folder, read_manifest, verified
 from zoo.ids import EntryId
-from zoo.sources import pull, push, source
+from zoo.loading import located
+from zoo.sources import Folder, pull, push, source, verify
 
 HELP = "list, show, fetch, publish, measure and export pretrained simulators"
 
@@ -84,21 +86,26 @@ def run(arguments: argparse.Namespace) -> int:
     except ModelFileError as error:
         raise UserError(str(error)) from error
     except OSError as error:
-        raise UserError(f"cannot read or write {error.filename}: {error.strerror}") from error
+        raise UserError(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}") from error
     return 0
 
 
 def list_entries(arguments: argparse.Namespace) -> None:
     """One line for each entry."""
     if arguments.place is not None:
-        found = source(arguments.place).entries()
-        print("\n".join(str(entry) for entry in found) or f"{arguments.place} holds no entries")
+        place = source(arguments.place)
+        if isinstance(place, Folder) and not place.root.is_dir():
+            raise UserError(f"there is no folder {place}: check the path, or write hf://OWNER/NAME")
+        print("\n".join(str(entry) for entry in place.entries()) or f"{place} holds no entries")
         return
     here = entries()
     for entry, folder in here.items():
-        size = sum(each["bytes"] for each in read_manifest(folder, entry).values())
+        try:
+            size = f"{sum(each['bytes'] for each in read_manifest(folder, entry).values()) / 1e6:.1f} MB"
+        except ModelFileError:
+            size = "damaged"
         origin = "fetched" if folder.is_relative_to(own_folder()) else "shipped"
-        print(f"{entry!s:32} {size / 1e6:6.1f} MB  {origin}  gymnasium.make('zoo:{entry.environment}')")
+        print(f"{entry!s:32} {size:>9}  {origin}  gymnasium.make('zoo:{entry.environment}')")
     if not here:
         print("no entries yet: fetch one with `offsim zoo pull ID --from PLACE`")
 
@@ -108,7 +115,7 @@ def show_entry(arguments: argparse.Namespace) -> None:
     entry, folder = find_entry(arguments.id)
     listed = read_manifest(folder, entry)
     if CARD in listed:
-        print((folder / CARD).read_text(encoding="utf-8").rstrip(), end="\n\n")
+        print(verified(folder, entry, CARD).read_text(encoding="utf-8").rstrip(), end="\n\n")
     print(f"{entry}, in {folder}:")
     for name, file in listed.items():
         print(f"  {name:32} {file['bytes']:>12,} bytes  sha256 {file['sha256'][:16]}...")
@@ -122,9 +129,10 @@ def pull_entry(arguments: argparse.Namespace) -> None:
 
 def push_entry(arguments: argparse.Namespace) -> None:
     """Publish an entry as it is, or a run's results under an id."""
-    place, given = source(arguments.place), Path(arguments.what)
-    if not given.is_dir():
-        found, folder = find_entry(arguments.what)
+    place, given = source(arguments.place), located(arguments.what)
+    if isinstance(given, EntryId):
+        found, folder = find_entry(str(given))
+        verify(folder, found)
         entry = found if arguments.id is None else _id(arguments.id)
         push(folder, entry, place)
     else:
@@ -138,26 +146,39 @@ def push_entry(arguments: argparse.Namespace) -> None:
 
 def evaluate_entry(arguments: argparse.Namespace) -> None:
     """Measure, write the card, and print what it says of trust."""
-    given = Path(arguments.what)
-    if given.is_dir():
-        folder, title, out = given, given.resolve().name, arguments.out or given
-    else:
-        entry, folder = find_entry(arguments.what)
+    given = located(arguments.what)
+    if isinstance(given, EntryId):
+        entry, folder = find_entry(str(given))
         title, out = str(entry), arguments.out or Path(f"card-{entry.task}-{entry.folder}")
+        verify(folder, entry)
+    else:
+        folder, title, out = given, given.resolve().name, arguments.out or given
     simulator, policy = load(arguments.what), load_policy(arguments.what)
     if simulator.task is None:
         raise UserError(f"{arguments.what} is of a task that is not known: there is nothing to measure it against")
+    origin = _origin(folder / "metrics.json")
     task = find_task(simulator.task)
     found = measure(simulator, policy, task, arguments.episodes, arguments.seed)
-    out.mkdir(parents=True, exist_ok=True)
+    video = out / CARD_FOLDER / VIDEO
+    video.unlink(missing_ok=True)  # of an earlier card
     if not arguments.no_video:
         try:
-            write_video(out / CARD_FOLDER / VIDEO, simulator, policy, arguments.seed)
+            write_video(video, simulator, policy, arguments.seed)
         except (RuntimeError, ValueError) as error:
             print(f"offsim: no video: {error}", file=sys.stderr)
-    card = write_card(out, title, task, found, json.loads((folder / "metrics.json").read_text(encoding="utf-8")))
+    card = write_card(out, title, task, found, origin)
     print("\n".join(f"- {sentence}" for sentence in limits(found)))
     print(f"wrote {card}")
+
+
+def _origin(path: Path) -> dict[str, Any]:
+    try:
+        origin = json.loads(path.read_text(encoding="utf-8"))
+        if not {"data", "versions", "wall_seconds", "seed"} <= set(origin):
+            raise ValueError("it lacks data, versions, wall_seconds or seed")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}): a card says where a Simulator comes from") from error
+    return dict(origin)
 
 
 def export_entry(arguments: argparse.Namespace) -> None:

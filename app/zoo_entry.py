@@ -9,6 +9,8 @@ from app.cards.page import CARD, CARD_FOLDER
 from app.errors import UserError
 from zoo import ModelFileError, load, load_policy
 from zoo.ids import EntryId
+from zoo.outputs import write_outputs
+from zoo.tasks import TASKS
 
 LARGEST = 6_000_000  # bytes: a clone of a repository with entries stays light
 NEEDED = ("policy.safetensors", "config.yaml", "metrics.json")
@@ -32,14 +34,16 @@ def entry_of_run(run: Path, folder: Path, entry: EntryId) -> Path:
     missing = [name for name in NEEDED if not (run / name).is_file()]
     if missing:
         raise UserError(f"{run} is no finished run of `offsim train`: it lacks {', '.join(missing)}")
-    simulator = load(run)
-    load_policy(run)
+    simulator, policy = load(run), load_policy(run)
     if simulator.task is not None and simulator.task != entry.task:
         raise UserError(f"{run} is for task {simulator.task}: name it {simulator.task}/{entry.folder}")
+    if simulator.task is None and entry.task in TASKS:
+        raise UserError(f"{run} is for a system of its own, and {entry.task} is another: choose another name")
     if not simulator.reward_learned:
         raise ModelFileError(f"the reward of the Simulator in {run} was never trained: no policy can be trained in it")
     folder.mkdir(parents=True)
     simulator.save(folder / "simulator.safetensors")
+    write_outputs(folder, simulator, policy)
     for name in NEEDED:
         shutil.copyfile(run / name, folder / name)
     if (run / CARD).is_file():

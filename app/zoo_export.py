@@ -67,7 +67,7 @@ def export_policy(policy: Policy, path: Path, seed: int = 0) -> float:
             with torch.no_grad():
                 wanted = module(rows).numpy()
             (found,) = session.run(None, {"observation": rows.numpy()})
-            worst = max(worst, float(np.abs((found - wanted) / half_range).max()))
+            worst = float(np.maximum(worst, np.abs((found - wanted) / half_range).max()))  # NaN stays
         if not worst <= TOLERANCE:
             raise UserError(f"the ONNX file would differ from the policy by {worst:.1e} of half an action range")
         os.replace(partial, path)

@@ -676,6 +676,7 @@ class OffSim(Method):
             noise_scale=1.0 if hyper["noise_scale"] == CALIBRATED else hyper["noise_scale"],
             aggregation=hyper["aggregation"],
             reward_learned=self.updates > hyper["pretraining_updates"],
+            horizon=int(data.expert_train["step"].max()) + 1 if hyper["task"] is None else None,
         )
         expert = data.expert_train
         expert = expert[self.random.integers(len(expert), min(rows, len(expert))).cpu()]

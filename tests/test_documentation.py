@@ -39,7 +39,7 @@ def test_programs_about_environments(
     for program in found:
         exec(program, names)
     assert len(found) == 5
-    assert all(float(line) >= 0 for line in capsys.readouterr().out.splitlines()[:1])
+    assert float(capsys.readouterr().out.splitlines()[0]) >= 0  # the uncertainty that the first one prints
     names["model"].set_env(gymnasium.make("Hopper-v5"))  # type: ignore[attr-defined]
     reward, observations = names["reward"], names["observations"]
     assert isinstance(reward, torch.Tensor) and reward.shape == (64,)

@@ -100,7 +100,7 @@ def read_manifest(folder: Path, entry: EntryId) -> dict[str, dict[str, Any]]:
         listed = {
             str(name): {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])} for name, each in files.items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFileError(
             f"{path} is no list of an entry's files, or it is damaged: fetch the entry again"
         ) from error

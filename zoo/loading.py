@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zoo.entries import find_entry, verified
+from zoo.entries import entries, find_entry, verified
 from zoo.files import ModelFileError
+from zoo.ids import PATTERN, EntryId
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 from zoo.tasks import TASKS
@@ -35,22 +36,40 @@ def load_policy(name: str | Path) -> Policy:
     return Policy.load(_file(name, "policy"))
 
 
-def _file(name: str | Path, kind: str) -> Path:
+def located(name: str | Path) -> Path | EntryId:
+    """What a name means: an entry, or a path.
+
+    A text that is the id of an entry which is here means that entry, whatever is on the disk; ``./task/variant-v0`` is
+    a path.
+
+    Raises:
+        ModelFileError: if it can mean neither.
+    """
     path = Path(name)
-    if path.is_dir():
-        learned = path / "policy_simulator.safetensors"  # Offline ML-IRL learns the reward along with the policy
-        return learned if kind == "simulator" and learned.exists() else path / f"{kind}.safetensors"
+    if isinstance(name, str) and PATTERN.fullmatch(name):
+        entry = EntryId.parse(name)
+        return entry if entry in entries() or not path.exists() else path
     if isinstance(name, Path) or path.suffix or path.exists():
         return path
-    entry, folder = find_entry(name)
-    return verified(folder, entry, f"{kind}.safetensors")
+    raise ModelFileError(f"{name!r} is neither a file or folder nor an id such as hopper/expert-v0")
+
+
+def _file(name: str | Path, kind: str) -> Path:
+    found = located(name)
+    if isinstance(found, EntryId):
+        entry, folder = find_entry(str(found))
+        return verified(folder, entry, f"{kind}.safetensors")
+    if found.is_dir():
+        learned = found / "policy_simulator.safetensors"  # Offline ML-IRL learns the reward along with the policy
+        return learned if kind == "simulator" and learned.exists() else found / f"{kind}.safetensors"
+    return found
 
 
 def _refuse_misfit(name: str | Path, task: str | None, observation_size: int, action_size: int) -> None:
     """Raise unless the sizes are those of the task, where that is known."""
     if task is None:
         return
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise ModelFileError(f"{name} is for task {task!r}, which this version does not know: update offsim")
     wanted = (TASKS[task].observation_size, TASKS[task].action_size)
     if (observation_size, action_size) != wanted:

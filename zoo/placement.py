@@ -25,3 +25,15 @@ class Placement:
         seen = self.positions - self.hidden
         values = np.asarray(observation, dtype=np.float64)
         return np.concatenate([np.zeros(self.hidden), values[:seen]]), values[seen:].copy()
+
+
+class ReacherPlacement(Placement):
+    """Reacher observes its two joints as cosines and sines, and where the target is, which does not move."""
+
+    def __init__(self) -> None:
+        super().__init__(positions=4, hidden=0)
+
+    def state(self, observation: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        values = np.asarray(observation, dtype=np.float64)
+        angles, target = np.arctan2(values[2:4], values[:2]), values[4:6]
+        return np.concatenate([angles, target]), np.concatenate([values[6:8], np.zeros(2)])

@@ -21,9 +21,13 @@ def register_environments() -> None:
     """Tell Gymnasium of the entries that are here; what it knows already stays."""
     _register(ANY)
     for entry in entries():
-        horizon = TASKS[entry.task].horizon if entry.task in TASKS else None
-        # Its horizon is Gymnasium's to keep, so that whoever makes one can choose another
-        _register(entry.environment, max_episode_steps=horizon, kwargs={"simulator": str(entry), "horizon": None})
+        settings: dict[str, Any] = {"simulator": str(entry)}
+        if entry.task not in TASKS:
+            _register(entry.environment, kwargs=settings)
+            continue
+        # A known horizon is Gymnasium's to keep, so that whoever makes one can choose another
+        horizon = TASKS[entry.task].horizon
+        _register(entry.environment, max_episode_steps=horizon, kwargs={**settings, "horizon": None})
 
 
 def _register(name: str, **settings: Any) -> None:

@@ -46,6 +46,7 @@ class Simulator(nn.Module):
         end_reward: the reward per step that ending is as good as, for ever; ``None`` for the reward's lower bound. What
             was learned from demonstrations has no zero of its own.
         reward_learned: whether the reward was trained at all: without a game, none was.
+        horizon: steps of the longest demonstration, for systems that are no known task.
     """
 
     uncertainty_quantiles: Tensor
@@ -64,6 +65,7 @@ class Simulator(nn.Module):
         aggregation: str = "random_member",
         end_reward: float | None = None,
         reward_learned: bool = True,
+        horizon: int | None = None,
     ) -> None:
         super().__init__()
         refuse_unknown_aggregation(aggregation)
@@ -78,6 +80,7 @@ class Simulator(nn.Module):
         self.aggregation = aggregation
         self.end_reward = end_reward
         self.reward_learned = reward_learned
+        self.horizon = horizon
         self.uncertainty = uncertainty
         self._measure = measure(uncertainty)
         self.register_buffer("uncertainty_quantiles", torch.full_like(quantile_levels(), torch.inf))
@@ -126,13 +129,14 @@ class Simulator(nn.Module):
             if with_uncertainty:
                 info["uncertainty"] = self._measure(means, (0.5 * log_variances).exp())
             next_observation = self.transition.next_observation(observation, delta)
-        elif with_uncertainty or members is not None or self.aggregation == "mean":
+        elif with_uncertainty or self.aggregation == "mean":
             drawn, noise = self.draw(observation, generator)
             members = drawn if members is None else members
             next_observation, info["uncertainty"] = self.advance(observation, action, members, noise)
         else:
-            if isinstance(generator, RowRandom):
-                members, noise = self.draw(observation, generator)
+            if isinstance(generator, RowRandom) or members is not None:
+                drawn, noise = self.draw(observation, generator)
+                members = drawn if members is None else members
                 mean, log_variance = self.transition.of_members(observation, action, members)
             else:
                 mean, log_variance = self.transition.drawn(observation, action, generator)
@@ -199,6 +203,11 @@ class Simulator(nn.Module):
             raise ValueError(f"no stored uncertainty quantile {level}: choose one of {levels}")
         return float(self.uncertainty_quantiles[levels.index(round(level, 6))])
 
+    def uncertainty_unit(self) -> float:
+        """The median uncertainty of the training data; 1 where that is no unit, as with a single member."""
+        median = self.uncertainty_quantile(0.5)
+        return median if 0.0 < median < math.inf else 1.0
+
     def end_worth(self) -> float:
         """The reward per step that ending is as good as: ``end_reward``, or the reward's lower bound if it has one."""
         if self.end_reward is not None:
@@ -221,7 +230,18 @@ class Simulator(nn.Module):
             "aggregation": self.aggregation,
             "end_reward": None if self.end_reward is None else float(self.end_reward),
             "reward_learned": bool(self.reward_learned),
+            "horizon": None if self.horizon is None else int(self.horizon),
         }
+
+    def refuse_odd_values(self) -> None:
+        """Raise a ``ValueError`` if bounds do not fit the actions, or a setting is no number or name."""
+        bounds = (self.action_low, self.action_high)
+        if any(len(bound) != self.action_size or not all(map(math.isfinite, bound)) for bound in bounds):
+            raise ValueError(f"bounds of {self.action_size} actions are {self.action_low} and {self.action_high}")
+        if not math.isfinite(self.noise_scale) or not math.isfinite(self.end_reward or 0.0):
+            raise ValueError("noise_scale and end_reward have to be finite")
+        if (self.horizon is not None and self.horizon < 1) or not isinstance(self.task, str | None):
+            raise ValueError(f"horizon {self.horizon!r} or task {self.task!r} is not possible")
 
     def save(self, path: str | Path) -> None:
         """Write the Simulator to one safetensors file.
@@ -259,8 +279,10 @@ class Simulator(nn.Module):
                 aggregation=config.get("aggregation", "random_member"),
                 end_reward=config.get("end_reward"),
                 reward_learned=config.get("reward_learned", True),
+                horizon=config.get("horizon"),
             )
-        except (TypeError, ValueError, KeyError, RuntimeError) as error:
+            simulator.refuse_odd_values()
+        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
             raise ModelFileError(f"{path}: its header does not describe a simulator: {error}") from error
         load_state(simulator, tensors, path)
         return simulator.eval().requires_grad_(False)

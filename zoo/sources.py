@@ -22,14 +22,14 @@ class Source(Protocol):
         """What it holds, in order."""
 
     def fetch(self, entry: EntryId, folder: Path) -> None:
-        """Copy the files of an entry into an empty folder."""
+        """Copy the files of an entry into a folder that is made."""
 
     def store(self, folder: Path, entry: EntryId) -> None:
         """Take over a folder as an entry that was not there before."""
 
 
 class Folder:
-    """A folder of entries, ``root/TASK/VARIANT-vN``.
+    """A folder of entries, ``root/TASK/VARIANT-vN``; it is made when something is published to it.
 
     Args:
         root: the folder.
@@ -45,10 +45,16 @@ class Folder:
         return list(entries_in(self.root))
 
     def fetch(self, entry: EntryId, folder: Path) -> None:
-        shutil.copytree(self.root / entry.task / entry.folder, folder, dirs_exist_ok=True)
+        _copy(self.root / entry.task / entry.folder, folder)
 
     def store(self, folder: Path, entry: EntryId) -> None:
-        _place(folder, self.root / entry.task / entry.folder)
+        target = self.root / entry.task / entry.folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
+            _copy(folder, Path(scratch) / "new")
+            if target.exists():
+                raise ModelFileError(f"{target} exists and is no entry: publish to another folder, or move it away")
+            os.rename(Path(scratch) / "new", target)  # fails if another has come in between
 
 
 class Hub:
@@ -73,7 +79,13 @@ class Hub:
         return HUB + self.repository
 
     def entries(self) -> list[EntryId]:
-        names = self._ask(lambda: self.hub.HfApi().list_repo_files(self.repository))
+        missing = self.hub.errors.RepositoryNotFoundError
+        try:
+            names = self._ask(lambda: self.hub.HfApi().list_repo_files(self.repository))
+        except ModelFileError as error:
+            if isinstance(error.__cause__, missing):
+                return []  # the first entry makes it
+            raise
         found = []
         for folder in (Path(name).parent for name in names if Path(name).name == MANIFEST):
             try:
@@ -86,7 +98,7 @@ class Hub:
         with tempfile.TemporaryDirectory() as scratch:
             patterns = [f"{entry}/*"]
             self._ask(lambda: self.hub.snapshot_download(self.repository, allow_patterns=patterns, local_dir=scratch))
-            shutil.copytree(Path(scratch) / entry.task / entry.folder, folder, dirs_exist_ok=True)
+            _copy(Path(scratch) / entry.task / entry.folder, folder)
 
     def store(self, folder: Path, entry: EntryId) -> None:
         self._ask(lambda: self.hub.HfApi().create_repo(self.repository, exist_ok=True))
@@ -108,8 +120,16 @@ class Hub:
 
 
 def source(text: str) -> Source:
-    """The place that a text names: ``hf://OWNER/NAME``, or the path of a folder."""
-    return Hub(text.removeprefix(HUB)) if text.startswith(HUB) else Folder(Path(text))
+    """The place that a text names: ``hf://OWNER/NAME``, or the path of a folder.
+
+    Raises:
+        ModelFileError: if it is neither.
+    """
+    if text.startswith(HUB):
+        return Hub(text.removeprefix(HUB))
+    if ":" in text.split("/")[0]:
+        raise ModelFileError(f"{text!r} is no place: write {HUB}OWNER/NAME, or the path of a folder")
+    return Folder(Path(text))
 
 
 def pull(text: str, place: Source, root: Path | None = None) -> tuple[EntryId, Path]:
@@ -130,11 +150,12 @@ def pull(text: str, place: Source, root: Path | None = None) -> tuple[EntryId, P
     target = (root or own_folder()) / entry.task / entry.folder
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
-        folder = Path(scratch) / entry.folder
-        folder.mkdir()
+        folder = Path(scratch) / "new"
         place.fetch(entry, folder)
-        _verify(folder, entry)
-        _place(folder, target)
+        verify(folder, entry)
+        if target.exists():
+            os.replace(target, Path(scratch) / "old")
+        os.replace(folder, target)
     return entry, target
 
 
@@ -156,21 +177,27 @@ def push(folder: Path, entry: EntryId, place: Source) -> None:
         )
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / entry.folder
-        shutil.copytree(folder, copy)
+        _copy(folder, copy)
         write_manifest(copy, entry)
         place.store(copy, entry)
 
 
-def _verify(folder: Path, entry: EntryId) -> None:
-    for name in read_manifest(folder, entry):
+def verify(folder: Path, entry: EntryId) -> None:
+    """Make sure that an entry's folder holds what was published and nothing else.
+
+    Raises:
+        ModelFileError: if it does not.
+    """
+    listed = read_manifest(folder, entry)
+    for name in listed:
         verified(folder, entry, name)
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if added := sorted(found - {*listed, MANIFEST}):
+        raise ModelFileError(f"{folder} holds {added[0]}, which was not published as {entry}: it is not to be trusted")
 
 
-def _place(folder: Path, target: Path) -> None:
-    """Put a copy of ``folder`` at ``target``, which is never seen half-filled."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as scratch:
-        shutil.copytree(folder, Path(scratch) / "new")
-        if target.exists():
-            os.replace(target, Path(scratch) / "old")
-        os.replace(Path(scratch) / "new", target)
+def _copy(folder: Path, target: Path) -> None:
+    try:
+        shutil.copytree(folder, target)
+    except shutil.Error as error:
+        raise ModelFileError(f"cannot copy {folder}: {error.args[0][0][2]}") from error

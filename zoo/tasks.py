@@ -13,7 +13,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from zoo.placement import Placement
+from zoo.placement import Placement, ReacherPlacement
 
 TerminationRule = Callable[[Tensor], Tensor]
 
@@ -75,6 +75,10 @@ class Task:
         """Return on a scale where random actions score 0 and the reference expert 100."""
         return 100.0 * (value - self.random_return) / (self.expert_return - self.random_return)
 
+    def share_of_expert(self, value: float) -> float | None:
+        """A return over the reference expert's; ``None`` where that is not positive, and a share would mean nothing."""
+        return value / self.expert_return if self.expert_return > 0 else None
+
 
 def hopper_terminated(observation: Tensor) -> Tensor:
     """Hopper-v5's rule: finite, torso above 0.7 m, tilt below 0.2 rad, everything else within +-100."""
@@ -94,6 +98,11 @@ def ant_terminated(observation: Tensor) -> Tensor:
     """Ant-v5's rule: finite, torso between 0.2 and 1 m."""
     height = observation[..., 0]
     return ~(torch.isfinite(observation).all(dim=-1) & (height >= 0.2) & (height <= 1.0))
+
+
+def inverted_pendulum_terminated(observation: Tensor) -> Tensor:
+    """InvertedPendulum-v5's rule: finite, pole within 0.2 rad."""
+    return ~(torch.isfinite(observation).all(dim=-1) & (observation[..., 1].abs() <= 0.2))
 
 
 def never_terminated(observation: Tensor) -> Tensor:
@@ -182,6 +191,48 @@ TASKS: dict[str, Task] = {
                 "velocity x (m/s), velocity y (m/s), velocity z (m/s), "
                 "angular velocity x (rad/s), angular velocity y (rad/s), angular velocity z (rad/s)",
                 [f"{joint} {leg}" for leg in range(1, 5) for joint in ("hip", "ankle")],
+            ),
+        ),
+        Task(
+            name="inverted_pendulum",
+            environment_id="InvertedPendulum-v5",
+            random_return=5.2,
+            expert_return=1000.0,
+            returns_source="random: 100 episodes of uniform actions; expert: the most that there is",
+            horizon=1000,
+            observation_size=4,
+            action_size=1,
+            termination=inverted_pendulum_terminated,
+            placement=Placement(positions=2, hidden=0),
+            observation_names=(
+                "cart position (m)",
+                "pole angle (rad)",
+                "cart velocity (m/s)",
+                "pole velocity (rad/s)",
+            ),
+        ),
+        Task(
+            name="reacher",
+            environment_id="Reacher-v5",
+            random_return=-43.3,
+            expert_return=-5.4,
+            returns_source="random: 100 episodes of uniform actions; expert: 50 of `offsim collect reacher`, seed 0",
+            horizon=50,
+            observation_size=10,
+            action_size=2,
+            termination=never_terminated,
+            placement=ReacherPlacement(),
+            observation_names=(
+                "cosine of the first angle",
+                "cosine of the second angle",
+                "sine of the first angle",
+                "sine of the second angle",
+                "target x (m)",
+                "target y (m)",
+                "first velocity (rad/s)",
+                "second velocity (rad/s)",
+                "fingertip to target x (m)",
+                "fingertip to target y (m)",
             ),
         ),
     ]

@@ -28,18 +28,23 @@ def limits(figures: Mapping[str, Any]) -> list[str]:
 
 
 def _forecasts(figures: Mapping[str, Any], kind: str, where: str) -> str:
-    pairs = zip(figures["steps"], figures["open_loop_error"][kind], figures["no_change_error"][kind], strict=True)
-    useful = 0
-    for step, error, apart in pairs:
-        if error is None or apart is None or error > USEFUL * apart:
-            break
-        useful = step
-    if useful == 0:
-        return f"Its forecasts say little {where}, even for one step."
-    if useful == figures["steps"][-1]:
-        return f"Its forecasts hold for at least {useful} steps {where}."
-    steps = "1 step" if useful == 1 else f"{useful} steps"
-    return f"Its forecasts hold for {steps} {where}; further ahead they are off by half of what states differ, or more."
+    columns = (figures["steps"], figures["open_loop_error"][kind], figures["no_change_error"][kind])
+    measured = [(step, error, apart) for step, error, apart in zip(*columns, strict=True) if None not in (error, apart)]
+    if not measured:
+        return f"How long its forecasts hold {where} was not to be seen: all episodes are too short."
+    wrong = next((at for at, (_, error, apart) in enumerate(measured) if error > USEFUL * apart), len(measured))
+    if wrong == 0:
+        return f"Its forecasts say little {where}, even for {_steps(measured[0][0])}."
+    if wrong == len(measured):
+        return f"Its forecasts hold for at least {_steps(measured[-1][0])} {where}."
+    return (
+        f"Its forecasts hold for {_steps(measured[wrong - 1][0])} {where}; after {measured[wrong][0]} they are off by "
+        "half of what states differ, or more."
+    )
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
 
 
 def _ranking(correlation: Mapping[str, float | None]) -> str:
@@ -69,14 +74,16 @@ def _coverages(coverage: Mapping[str, Mapping[str, float]]) -> list[str]:
             promised = float(level.rstrip("%")) / 100.0
             if abs(held - promised) > COVERAGE:
                 word = "too sure of itself" if held < promised else "less sure of itself than it could be"
-                said.append(f"It is {word} {where}: intervals that should hold {level} of the truth hold {held:.0%}.")
+                said.append(
+                    f"It is {word} {where}: predicted intervals that should hold {level} hold {held:.0%} of the truth."
+                )
     return said
 
 
 def _ends(termination: Mapping[str, Any]) -> list[str]:
-    if termination["ends"] == 0:
-        return []
     found = termination["simulator"]
+    if termination["ends"] == 0:
+        return [] if found["precision"] is None else ["It ends episodes, and real ones do not end."]
     weak = [name for name in ("precision", "recall") if found[name] is None or found[name] < DETECTS]
     if not weak:
         return []

@@ -16,9 +16,10 @@ from torch import Tensor
 from app.cards.contenders import POLICY, contenders
 from app.evaluate import check_fit
 from app.progress import progress
+from app.recorded_rewards import raw_rewards
 from app.rollouts import on_tensors, recorded, roll_out
 from app.statistics import summarize_returns
-from lit_modules.diagnostics import INTERVALS, open_loop_errors, segments, transition_errors
+from lit_modules.diagnostics import INTERVALS, one_step_errors, open_loop_errors, segments
 from zoo import Policy, Simulator
 from zoo.envs.episodes import Episodes
 from zoo.episodes import Episode, run_episodes
@@ -49,9 +50,11 @@ def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, see
         Simulator and real task) and ``reward`` (learned and real return in the real task); ``exploitation_gap``: what
         the Simulator promises the policy beyond what the real task pays in learned reward, as a share of the latter;
         ``open_loop_error`` and ``no_change_error``: for ``policy`` and ``others``, in standard deviations, after each
-        of ``steps``; ``coverage``: of the intervals that should hold 50% and 90%; ``termination``: precision and recall
-        of ``simulator`` and, if one is known, ``rule``, with the number of real ends; ``reward_rank_correlation``:
-        Spearman's of learned and real reward over transitions; ``milliseconds``: per step by number of rows.
+        of ``steps``; ``coverage``: how much of the truth the members' predicted intervals hold that should hold 50% and
+        90%, and ``noise_scale``, the share of that deviation which the Simulator draws; ``termination``: precision and
+        recall of ``simulator`` and, if one is known, ``rule``, with the number of real ends;
+        ``reward_rank_correlation``: Spearman's of learned reward, before its bounds, and real reward over transitions;
+        ``milliseconds``: per step by number of rows.
 
     Raises:
         UserError: if the policy does not fit the task.
@@ -76,7 +79,8 @@ def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, see
     promised, paid = returns[POLICY]["simulator"], returns[POLICY]["real_learned"]
     everything = [*real[POLICY], *others]
     return {
-        "policy": own | {"share_of_expert": own["mean"] / task.expert_return},
+        "policy": own | {"share_of_expert": task.share_of_expert(own["mean"])},
+        "noise_scale": simulator.noise_scale,
         "contenders": returns,
         "return_correlation": _return_correlations(returns),
         "exploitation_gap": (promised - paid) / abs(paid) if paid else None,
@@ -166,7 +170,7 @@ def _return_correlations(returns: Mapping[str, Mapping[str, float]]) -> dict[str
 
 
 def _coverage(simulator: Simulator, table: TensorDict) -> dict[str, float]:
-    found = transition_errors(simulator.transition, table, horizon=1)
+    found = one_step_errors(simulator.transition, table)
     return {f"{level:.0%}": float(found[f"inside_{round(100 * level)}"]) for level in INTERVALS}
 
 
@@ -183,10 +187,10 @@ def _terminations(simulator: Simulator, task: Task, episodes: Sequence[Episode])
 @torch.no_grad()
 def _reward_rank(simulator: Simulator, table: TensorDict) -> float | None:
     rows = table[torch.linspace(0, len(table) - 1, min(ROWS, len(table))).long()]
-    learned = simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
-    if float(learned.max() - learned.min()) == 0.0:
+    learned, real = raw_rewards(simulator.reward, rows), rows["next", "reward"].numpy()
+    if np.ptp(learned) == 0.0 or np.ptp(real) == 0.0:
         return None
-    return _finite(float(spearmanr(learned.numpy(), rows["next", "reward"].numpy()).statistic))
+    return _finite(float(spearmanr(learned, real).statistic))
 
 
 def _milliseconds(simulator: Simulator, rows: int) -> float:
@@ -194,11 +198,15 @@ def _milliseconds(simulator: Simulator, rows: int) -> float:
     episodes = Episodes(simulator, rows, horizon=None)
     episodes.begin()
     action = torch.zeros(rows, simulator.action_size)
-    seconds = []
-    for _ in range(TIMED_STEPS):
-        begun = time.perf_counter()
-        episodes.step(action)
-        seconds.append(time.perf_counter() - begun)
+    threads, seconds = torch.get_num_threads(), []
+    torch.set_num_threads(1)
+    try:
+        for _ in range(TIMED_STEPS):
+            begun = time.perf_counter()
+            episodes.step(action)
+            seconds.append(time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(threads)
     return 1000.0 * float(np.median(seconds))
 
 

@@ -62,7 +62,9 @@ def write_card(folder: Path, title: str, task: Task, found: Mapping[str, Any], o
         folder=CARD_FOLDER,
         video=VIDEO if (folder / CARD_FOLDER / VIDEO).exists() else None,
         policy=found["policy"],
+        share=found["policy"]["share_of_expert"],
         ends=found["termination"]["ends"],
+        noise=found["noise_scale"],
         gap=found["exploitation_gap"],
         tables=_tables(found, origin),
         origin=origin,
@@ -154,4 +156,5 @@ def _share(value: float | None) -> str:
 
 
 def _whole(value: float) -> str:
-    return f"{value:,.0f}"
+    """Without decimals, unless these are most of it."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

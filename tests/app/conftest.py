@@ -92,6 +92,12 @@ def tiny(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
+def tiny_overrides() -> list[str]:
+    """What makes a run tiny."""
+    return list(TINY)
+
+
+@pytest.fixture
 def tiny_settings(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The same as settings of an experiment."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))

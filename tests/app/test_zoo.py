@@ -13,6 +13,9 @@ import torch
 from app import main as command
 from app import zoo_entry
 from zoo import Simulator, load, load_policy
+from zoo.entries import entries
+from zoo.ids import EntryId
+from zoo.outputs import differing_outputs
 from zoo.registration import register_environments
 
 
@@ -62,6 +65,11 @@ def test_what_is_published_is_what_the_run_holds(finished: Path, place: str, tmp
     assert zoo("push", run, "--as", "hopper/tiny-v0", "--to", place) == 0
     entry = Path(place) / "hopper" / "tiny-v0"
     assert (entry / "card" / "errors.png").exists() and (entry / "card.md").exists()
+    assert differing_outputs(entry, load(entry), load_policy(entry)) == []
+    worse = load(entry)
+    with torch.no_grad():
+        worse.reward.offset += 0.1
+    assert differing_outputs(entry, worse, load_policy(entry)) == ["reward"]
     given, published = (load(folder).state_dict() for folder in (run, entry))
     assert given.keys() == published.keys() and all(torch.equal(given[name], published[name]) for name in given)
 
@@ -112,3 +120,32 @@ def test_an_export_that_would_act_otherwise_is_not_written(
     assert zoo("export", finished, "--to", tmp_path / "policy.onnx") == 2
     assert "would differ from the policy" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    policy = load_policy(run)
+    with torch.no_grad():
+        next(iter(policy.network.parameters())).fill_(torch.nan)
+    policy.save(run / "policy.safetensors")
+    assert zoo("export", run, "--to", tmp_path / "policy.onnx") == 2
+    assert not (tmp_path / "policy.onnx").exists()
+
+
+def test_a_changed_entry_is_not_passed_on(finished: Path, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo("push", finished, "--as", "hopper/tiny-v0", "--to", place) == 0
+    assert zoo("pull", "hopper/tiny-v0", "--from", place) == 0
+    folder = entries()[EntryId("hopper", "tiny", 0)]
+    simulator = load("hopper/tiny-v0")
+    simulator.noise_scale = 0.123
+    simulator.save(folder / "simulator.safetensors")
+    capsys.readouterr()
+    for words in (("push", "hopper/tiny-v0", "--to", place + "2"), ("evaluate", "hopper/tiny-v0")):
+        assert zoo(*words) == 2
+        assert "is not what was published as hopper/tiny-v0" in capsys.readouterr().err
+    (folder / "entry.json").write_text("{")
+    assert zoo("list") == 0 and "damaged" in capsys.readouterr().out
+
+
+def test_a_place_that_is_not_there_is_said(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert zoo("list", "--from", place) == 2
+    assert "there is no folder" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from zoo import ModelFileError, Simulator, load
 from zoo.entries import MANIFEST, entries, entries_in, find_entry, read_manifest, verified, write_manifest
+from zoo.files import read_model, write_model
 from zoo.ids import EntryId
 from zoo.reward import RewardModel
 from zoo.sources import Folder, Hub, pull, push, source
@@ -90,6 +91,7 @@ def test_a_published_id_never_changes(published: Folder, tmp_path: Path) -> None
         (lambda content: content | {"id": "arm/expert-v1"}, "is that of arm/expert-v1, in the place of arm/expert-v0"),
         (lambda content: {"files": {}}, "is damaged: fetch the entry again"),
         (lambda content: [1], "is damaged: fetch the entry again"),
+        (lambda content: content | {"files": {"x": {"bytes": 1e999, "sha256": ""}}}, "is damaged"),
         (
             lambda content: content | {"files": {"../../x": {"bytes": 1, "sha256": ""}}},
             "names files outside of its folder",
@@ -105,6 +107,61 @@ def test_foreign_newer_and_damaged_lists_are_refused(
     (folder / MANIFEST).write_text(json.dumps(change(content)))
     with pytest.raises(ModelFileError, match=message):
         load("arm/expert-v0")
+
+
+def test_what_was_not_published_is_not_taken_along(published: Folder) -> None:
+    (published.root / "arm" / "expert-v0" / "more.py").write_text("print()")
+    with pytest.raises(ModelFileError, match=r"holds more\.py, which was not published as arm/expert-v0"):
+        pull("arm/expert-v0", published)
+
+
+def test_publishing_never_replaces_a_folder(tmp_path: Path) -> None:
+    save_simulator(tmp_path / "runs" / "arm" / "expert-v0")
+    (tmp_path / "runs" / "arm" / "expert-v0" / "last.ckpt").write_bytes(b"hours")
+    with pytest.raises(ModelFileError, match="exists and is no entry"):
+        push(tmp_path / "runs" / "arm" / "expert-v0", ENTRY, Folder(tmp_path / "runs"))
+    assert (tmp_path / "runs" / "arm" / "expert-v0" / "last.ckpt").read_bytes() == b"hours"
+    assert [path.name for path in (tmp_path / "runs" / "arm").iterdir()] == ["expert-v0"]
+
+
+def test_an_entry_goes_before_a_folder_of_its_name(
+    published: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_simulator(tmp_path / "here" / "arm" / "expert-v0", size=5)
+    monkeypatch.chdir(tmp_path / "here")
+    assert load("arm/expert-v0").observation_size == 5  # there is no such entry yet
+    pull("arm/expert-v0", published)
+    assert load("arm/expert-v0").observation_size == 2
+    assert load("./arm/expert-v0").observation_size == 5
+
+
+@pytest.mark.parametrize("text", ["hf:/someone/zoo", "http://someone/zoo"])
+def test_a_place_that_is_mistyped_is_no_folder(text: str) -> None:
+    with pytest.raises(ModelFileError, match="is no place: write hf://OWNER/NAME"):
+        source(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("task", ["x"]),
+        ("task", "flying"),
+        ("horizon", "x"),
+        ("horizon", 0),
+        ("end_reward", "x"),
+        ("noise_scale", float("inf")),
+        ("action_low", [-1.0, -1.0, -1.0]),
+        ("action_high", [float("nan")]),
+        ("start_states", {"count": float("inf"), "observation_size": 2, "source": "initial"}),
+    ],
+)
+def test_headers_that_say_what_cannot_be_are_refused(tmp_path: Path, name: str, value: object) -> None:
+    save_simulator(tmp_path)
+    path = tmp_path / "simulator.safetensors"
+    config, tensors = read_model(path, "simulator")
+    write_model(path, "simulator", config | {name: value}, tensors)
+    with pytest.raises(ModelFileError):
+        load(path)
 
 
 def test_a_missing_file_is_named(published: Folder) -> None:
@@ -169,13 +226,19 @@ class FakeHub:
     def HfApi(self) -> FakeHub:
         return self
 
+    class RepositoryNotFoundError(Exception):
+        pass
+
     def list_repo_files(self, repository: str) -> list[str]:
         if repository == "nobody/nothing":
-            raise ConnectionError("404 Client Error.\nmore")
+            raise ConnectionError("no route to host\nmore")
+        if not self.root.exists():
+            raise self.RepositoryNotFoundError("404")
         return [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
 
     def create_repo(self, repository: str, exist_ok: bool) -> None:
         assert exist_ok
+        self.root.mkdir(exist_ok=True)
 
     def upload_folder(self, repo_id: str, folder_path: Path, path_in_repo: str, commit_message: str) -> None:
         Folder(self.root).store(folder_path, EntryId.parse(path_in_repo))
@@ -187,11 +250,9 @@ class FakeHub:
 
 def test_the_hub_is_a_place_like_another(published: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeHub(tmp_path / "repository")
-    monkeypatch.setitem(
-        sys.modules,
-        "huggingface_hub",
-        SimpleNamespace(**{name: getattr(fake, name) for name in ("HfApi", "snapshot_download")}),
-    )
+    names = {name: getattr(fake, name) for name in ("HfApi", "snapshot_download")}
+    errors = SimpleNamespace(RepositoryNotFoundError=fake.RepositoryNotFoundError)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(**names, errors=errors))
     hub = source("hf://someone/zoo")
     assert isinstance(hub, Hub) and hub.entries() == []
     push(tmp_path / "run", EntryId("arm", "expert", 3), hub)
@@ -200,7 +261,7 @@ def test_the_hub_is_a_place_like_another(published: Folder, tmp_path: Path, monk
     pull("arm/expert", hub)
     assert load("arm/expert-v3").observation_size == 2
     with pytest.raises(
-        ModelFileError, match=r"cannot reach hf://nobody/nothing \(404 Client Error.\): check the network"
+        ModelFileError, match=r"cannot reach hf://nobody/nothing \(no route to host\): check the network"
     ):
         source("hf://nobody/nothing").entries()
 

@@ -30,7 +30,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         transition = TransitionModel(size, 1, members=2, hidden_sizes=(4,))
         starts = StartStates.of(torch.zeros(1, size))
         parts = (transition, RewardModel(size, 1, (4,)), TerminationModel(), starts)
-        Simulator(*parts, [-1.0], [1.0]).save(root / name / "simulator.safetensors")
+        built = Simulator(*parts, [-1.0], [1.0], horizon=7 if name.startswith("arm") else None)
+        built.save(root / name / "simulator.safetensors")
         Policy(size, [-1.0], [1.0], (4,)).save(root / name / "policy.safetensors")
         entries.write_manifest(root / name, EntryId.parse(name))
     (root / "broken" / "draft-v0").mkdir(parents=True)  # holds nothing
@@ -74,7 +75,7 @@ def test_files_folders_and_simulators_are_taken_as_they_are(weights: Path) -> No
         ("hopper/expart-v0", "no entry hopper/expart-v0 in the zoo: did you mean hopper/expert-v0"),
         ("hopper/expert-v1", "no entry hopper/expert-v1 in the zoo: did you mean hopper/expert"),
         ("zzz/qqq-v7", "it holds arm/mixed-v0, hopper/expert-v0, hopper/expert-v2"),
-        ("hopper", "'hopper' is neither a file or folder nor an id"),
+        ("hopper", "'hopper' is neither a file or folder nor an id such as"),
         ("somewhere/simulator.safetensors", "no simulator file at somewhere/simulator.safetensors: check the path"),
     ],
 )
@@ -107,9 +108,11 @@ def test_entries_become_environments_with_the_horizon_of_their_task(
         ]
         assert gymnasium.spec("OffSim/hopper-expert-v0").max_episode_steps == 1000
         assert gymnasium.spec("OffSim/arm-mixed-v0").max_episode_steps is None
-        environment = gymnasium.make("OffSim/arm-mixed-v0", max_episode_steps=3)
-        environment.reset(seed=0)
-        assert [environment.step(environment.action_space.sample())[3] for _ in range(3)] == [False, False, True]
+        for settings, steps in (({}, 7), ({"max_episode_steps": 3}, 3)):  # its longest demonstration, or as told
+            environment = gymnasium.make("OffSim/arm-mixed-v0", **settings)
+            environment.reset(seed=0)
+            ends = [environment.step(environment.action_space.sample())[3] for _ in range(steps)]
+            assert ends == [False] * (steps - 1) + [True]
         many = gymnasium.make_vec("OffSim/hopper-expert-v2", num_envs=4)
         assert many.reset(seed=0)[0].shape == (4, 3)
     finally:

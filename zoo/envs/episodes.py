@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from zoo.row_random import RowRandom
 from zoo.simulator import Simulator
 from zoo.tasks import get_task
 
-MEDIAN = 0.5  # quantile of the uncertainty on the data that is its unit
 SEED_BITS = 62
 
 Horizon = int | Literal["task"] | None
@@ -61,7 +61,7 @@ class Episodes:
         simulator: whose episodes; it is moved to ``device``.
         count: B.
         horizon: steps after which an episode is truncated; ``task`` for the horizon of the task that the Simulator was
-            learned for, if it is a known one; ``None`` for never.
+            learned for, or the length of the longest demonstration if it is not a known one; ``None`` for never.
         deterministic: take the average of the members' means instead of a sample.
         uncertainty: say how far the ensemble can be trusted, in medians of its uncertainty on the training data: 1 is
             as usual. Without it a large batch takes a fraction of the time.
@@ -82,11 +82,10 @@ class Episodes:
         if count < 1:
             raise ValueError(f"{count} episodes cannot run: ask for one or more")
         if horizon == "task":
-            horizon = None if simulator.task is None else get_task(simulator.task).horizon
-        if horizon is not None and horizon < 1:
-            raise ValueError(f"a horizon of {horizon} steps is none: name at least one, or None for no limit")
-        if penalty < 0:
-            raise ValueError(f"a penalty of {penalty} would pay for uncertainty: name 0 or more")
+            horizon = simulator.horizon if simulator.task is None else get_task(simulator.task).horizon
+        _refuse_no_horizon(horizon)
+        if not 0 <= penalty < math.inf:
+            raise ValueError(f"a penalty of {penalty} would pay for uncertainty, or is no number: name 0 or more")
         self.simulator = simulator.to(device)
         self.horizon = horizon
         self.deterministic = deterministic
@@ -95,8 +94,7 @@ class Episodes:
         self.device = torch.device(device)
         self.low = torch.tensor(simulator.action_low, device=device)
         self.high = torch.tensor(simulator.action_high, device=device)
-        unit = simulator.uncertainty_quantile(MEDIAN)
-        self.unit = unit if unit < float("inf") else 1.0  # a Simulator that was never calibrated has none
+        self.unit = simulator.uncertainty_unit()
         if not simulator.reward_learned:
             warnings.warn(
                 "the reward of this Simulator was never trained: it says nothing. Train one with a game, or take the "
@@ -111,6 +109,11 @@ class Episodes:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    def shorten(self, horizon: int) -> None:
+        """Truncate episodes after ``horizon`` steps, if they are not earlier."""
+        _refuse_no_horizon(horizon)
+        self.horizon = horizon if self.horizon is None else min(self.horizon, horizon)
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Give rows their seeds, ``None`` leaving a row as it is; the next episode is the first of its seed."""
@@ -166,3 +169,8 @@ class Episodes:
         self.steps = self.steps + 1
         limit = self.steps >= (self.horizon if self.horizon is not None else torch.iinfo(torch.int64).max)
         return Step(observation, reward, terminated, limit, uncertainty if self.uncertainty else None)
+
+
+def _refuse_no_horizon(horizon: object) -> None:
+    if horizon is not None and (not isinstance(horizon, int) or horizon < 1):
+        raise ValueError(f"a horizon of {horizon!r} steps is none: name at least one, None for no limit, or task")

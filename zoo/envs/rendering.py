@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,6 +33,7 @@ class Renderer:
         mode: ``rgb_array`` or ``human``.
 
     Raises:
+        RuntimeError: in ``human`` mode without a screen.
         ValueError: if the task is not known, or nobody knows how its states follow from observations.
     """
 
@@ -43,6 +45,8 @@ class Renderer:
                 f"a Simulator of {'a task that is not known' if task is None else task.name} cannot be drawn: leave "
                 f"render_mode out. What can be drawn: {known}"
             )
+        if mode == "human" and sys.platform == "linux" and not os.environ.keys() & SCREENS:
+            raise RuntimeError("there is no screen to draw on: use render_mode='rgb_array', which needs none")
         if mode == "rgb_array" and not os.environ.keys() & SCREENS:
             os.environ.setdefault("MUJOCO_GL", "egl")  # what draws without one; Gymnasium would look for a window
         self.placement = task.placement

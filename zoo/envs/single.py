@@ -61,6 +61,8 @@ class SimulatorEnv(gymnasium.Env[Array, Array]):
         info = {} if step.uncertainty is None else {"uncertainty": float(step.uncertainty)}
         if self.renderer is not None:
             self.renderer.advance(observation)
+            if self.render_mode == "human":
+                self.renderer.draw()
         return observation, float(step.reward), bool(step.terminated), bool(step.truncated), info
 
     def render(self) -> Any:

@@ -19,6 +19,7 @@ from zoo.loading import Loadable, load
 
 Array = NDArray[Any]
 Info = dict[str, Any]
+NO_LIMIT = -1  # in Gymnasium
 
 
 class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
@@ -33,7 +34,7 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
         autoreset_mode: what follows the end of an episode, as in Gymnasium: its row begins the next one in the next
             step, whose action is not heeded; in the same step; or when ``reset`` is called with a ``reset_mask``.
         render_mode: ``rgb_array`` to draw every row, where the task is known.
-        max_episode_steps: Gymnasium's word for the horizon; of the two the shorter one counts.
+        max_episode_steps: Gymnasium's word for a horizon; of the two the shorter one counts, and -1 is none.
         options: how episodes run, see ``zoo.envs.episodes.Episodes``.
     """
 
@@ -49,10 +50,9 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
         **options: Unpack[Options],
     ) -> None:
         refuse_unknown_mode(render_mode, self.metadata["render_modes"])
-        if max_episode_steps is not None:
-            horizon = options.get("horizon")
-            options["horizon"] = min(max_episode_steps, horizon) if isinstance(horizon, int) else max_episode_steps
         self.episodes = Episodes(load(simulator), num_envs, **options)
+        if max_episode_steps is not None and max_episode_steps != NO_LIMIT:
+            self.episodes.shorten(max_episode_steps)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
@@ -82,6 +82,8 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
         if isinstance(seed, int):
             seed = [seed + row for row in range(self.num_envs)]
         if seed is not None:
+            if len(seed) != self.num_envs:
+                raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
             self.episodes.seed([each if row else None for each, row in zip(seed, rows, strict=True)])
         self._begun = True
         return self._begin(rows), {}

@@ -71,11 +71,11 @@ def test_correlations_tell_the_halves_apart() -> None:
 def test_sentences_follow_from_the_figures() -> None:
     said = "\n".join(limits(FIGURES))
     assert "forecasts hold for at least 20 steps where its policy goes" in said
-    assert "forecasts hold for 1 step where worse policies go; further ahead" in said
+    assert "forecasts hold for 1 step where worse policies go; after 5 they are off" in said
     assert "ranks policies much as the real task does (rank correlation 0.93)" in said
     assert "promises its own policy is paid, to within 4%" in said
-    assert "too sure of itself elsewhere: intervals that should hold 50% of the truth hold 20%" in said
-    assert "where its policy goes: intervals" not in said and "sometimes" not in said
+    assert "too sure of itself elsewhere: predicted intervals that should hold 50% hold 20% of the truth" in said
+    assert "where its policy goes: predicted" not in said and "sometimes" not in said
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,14 @@ def test_sentences_follow_from_the_figures() -> None:
             {"ends": 3, "simulator": {"precision": None, "recall": 0.0}},
             "lets episodes go on that end (recall 0%)",
         ),
+        ("termination", {"ends": 0, "simulator": {"precision": 0.0, "recall": None}}, "real ones do not end"),
         ("open_loop_error", {POLICY: [0.3, 1.0, 2.0], "others": [None] * 3}, "say little where its policy goes"),
+        (
+            "open_loop_error",
+            {POLICY: [0.1, 0.2, None], "others": [0.1] * 3},
+            "hold for at least 5 steps where its policy",
+        ),
+        ("open_loop_error", {POLICY: [None] * 3, "others": [0.1] * 3}, "was not to be seen"),
     ],
 )
 def test_what_is_wrong_is_said(key: str, value: Any, sentence: str) -> None:

@@ -182,6 +182,22 @@ def test_a_system_of_ones_own_has_plain_spaces_and_no_horizon(make: Any) -> None
     assert not any(any(environment.step(np.zeros(3, np.float32))[2:4]) for _ in range(1100))
 
 
+def test_the_shorter_of_two_horizons_counts(make: Any) -> None:
+    environment = SimulatorVectorEnv(make(task=None, horizon=3), 2, max_episode_steps=50)
+    environment.reset(seed=SEED)
+    zero = np.zeros((2, 3), np.float32)
+    assert [environment.step(zero)[3].all() for _ in range(3)] == [False, False, True]
+
+
+def test_a_single_member_agrees_with_itself(make: Any) -> None:
+    simulator = make()
+    simulator.uncertainty_quantiles.zero_()
+    environment = SimulatorEnv(simulator, penalty=0.5)
+    environment.reset(seed=SEED)
+    _, reward, *_, info = environment.step(np.zeros(3, np.float32))
+    assert np.isfinite(reward) and np.isfinite(info["uncertainty"])
+
+
 def test_options(make: Any) -> None:
     far = np.ones((2, 3), dtype=np.float32)
 
@@ -200,6 +216,7 @@ def test_options(make: Any) -> None:
     assert second(penalty=0.5, uncertainty=False)[4] == {}
     assert not second(horizon=3)[3].any() and second(horizon=2)[3].all()
     assert second(max_episode_steps=2)[3].all() and second(max_episode_steps=2, horizon=3)[3].all()
+    assert second(max_episode_steps=3, horizon=2)[3].all() and not second(max_episode_steps=-1)[3].any()
     mean = second(deterministic=True)
     np.testing.assert_array_equal(mean[0], second(deterministic=True)[0])
     assert not np.allclose(mean[0], usual[0])
@@ -253,12 +270,19 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
         ({"num_envs": 0}, "0 episodes cannot run"),
         ({"horizon": 0}, "a horizon of 0 steps"),
         ({"penalty": -1.0}, "would pay for uncertainty"),
+        ({"penalty": float("nan")}, "or is no number"),
+        ({"horizon": "tasks"}, "a horizon of 'tasks' steps"),
         ({"render_mode": "ansi"}, "unknown render_mode 'ansi': choose one of rgb_array"),
     ],
 )
 def test_impossible_options_are_refused(make: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimulatorVectorEnv(make(), **options)
+
+
+def test_as_many_seeds_as_rows_are_needed(make: Any) -> None:
+    with pytest.raises(ValueError, match="2 seeds were given for 3 environments"):
+        SimulatorVectorEnv(make(), 3).reset(seed=[1, 2])
 
 
 def test_without_a_seed_no_two_environments_are_alike(make: Any) -> None:

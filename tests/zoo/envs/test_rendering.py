@@ -28,7 +28,7 @@ def test_an_observation_puts_the_model_where_the_real_one_was(task: str) -> None
         position, velocity = facts.placement.state(observation)
         assert (position[: facts.placement.hidden] == 0.0).all()
         placed.set_state(position, velocity)
-        np.testing.assert_allclose(placed._get_obs(), observation, atol=1e-6)
+        np.testing.assert_allclose(placed._get_obs(), observation, atol=1e-5)
     finally:
         real.close()
         placed.close()
@@ -74,6 +74,13 @@ def test_a_machine_that_cannot_draw_is_told_what_to_do_and_can_do_the_rest(
         environment.render()
     environment.step(np.zeros(3, np.float32))
     environment.close()
+
+
+def test_without_a_screen_there_is_no_window(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(RuntimeError, match="there is no screen to draw on: use render_mode='rgb_array'"):
+        SimulatorEnv(make(), render_mode="human")
 
 
 def test_an_image_is_drawn(make: Any) -> None:

@@ -1,0 +1,131 @@
+"""``offsim import``: logs of one's own system, CSV tables or NumPy archives, as a Minari dataset."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import gymnasium
+import minari
+import numpy as np
+from minari.dataset.minari_dataset import parse_dataset_id
+from numpy.typing import NDArray
+
+from app.collect_record import dataset_root, episode_buffer, new_dataset
+from app.errors import UserError
+from app.tables import Layout, read_episodes
+from datamodules.sources import BUNDLED_ROOT, ID_PATTERN
+from zoo.episodes import Episode
+
+HELP = "turn logs of your own system, CSV or NumPy files, into a dataset to train on"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.description = (
+        "Read logs and write a Minari dataset. A row holds a state and the action that was taken in it; the last\n"
+        "row of an episode is its last state. Each file is an episode, unless --episode names the column that\n"
+        "tells them apart. Good behaviour and other behaviour go into datasets of their own."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  offsim import logs/*.csv --id plant/good-v0 --observations level flow --actions valve\n"
+        "  offsim import log.npz --id arm/good-v0 --observations states --actions torques --episode run"
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help=".csv, .tsv or .npz")
+    parser.add_argument("--id", required=True, metavar="ID", help="id of the dataset, such as plant/good-v0")
+    parser.add_argument(
+        "--observations", nargs="+", required=True, metavar="NAME", help="columns or arrays of the state"
+    )
+    parser.add_argument("--actions", nargs="+", required=True, metavar="NAME", help="columns or arrays of the action")
+    parser.add_argument(
+        "--next-observations", nargs="+", default=[], metavar="NAME", help="of the state that follows, if rows hold it"
+    )
+    parser.add_argument("--episode", metavar="NAME", help="column that tells episodes of one file apart")
+    parser.add_argument("--terminated", metavar="NAME", help="column that is not 0 where an episode ended for good")
+    parser.add_argument("--reward", metavar="NAME", help="column kept for evaluation; no training reads it")
+    parser.add_argument(
+        "--action-low", nargs="+", type=float, metavar="X", help="lower bounds (default: the lowest seen)"
+    )
+    parser.add_argument("--action-high", nargs="+", type=float, metavar="X", help="upper bounds (default: the highest)")
+    parser.add_argument("--dataset-root", metavar="DIR", help="folder of datasets (default: MINARI_DATASETS_PATH)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read, write, and say what was found."""
+    root = dataset_root(arguments.dataset_root)
+    if not ID_PATTERN.fullmatch(arguments.id):
+        raise UserError(f"{arguments.id!r} is no id of a dataset: write it as name/variant-v0")
+    if (BUNDLED_ROOT / arguments.id).exists():
+        raise UserError(f"{arguments.id} is bundled with offsim, and would be found first: choose another id")
+    try:
+        parse_dataset_id(arguments.id)
+    except ValueError as error:
+        raise UserError(f"{arguments.id!r} is no id for Minari: {error}") from error
+    if (root / arguments.id).exists():
+        raise UserError(f"{arguments.id} exists in {root}: take the next version, or remove it first")
+    names = ("observations", "actions", "next_observations", "episode", "reward", "terminated")
+    layout = Layout(**{name: getattr(arguments, name) for name in names})
+    episodes = [episode for path in arguments.files for episode in read_episodes(path, layout)]
+    _refuse_differing(episodes)
+    actions = np.concatenate([episode.actions for episode in episodes])
+    seen = actions.min(axis=0), actions.max(axis=0)
+    low = _bounds("--action-low", arguments.action_low, seen[0])
+    high = _bounds("--action-high", arguments.action_high, seen[1])
+    outside = np.flatnonzero((seen[0] < low) | (seen[1] > high))
+    if len(outside):
+        worst = int(outside[0])
+        raise UserError(
+            f"action {worst} is between {seen[0][worst]:g} and {seen[1][worst]:g} in the logs, beyond the bounds "
+            f"{low[worst]:g} and {high[worst]:g}: widen these, or repair the logs"
+        )
+    equal = np.flatnonzero(low >= high)
+    if len(equal):
+        raise UserError(
+            f"action {int(equal[0])} has the bounds {low[equal[0]]:g} and {high[equal[0]]:g}: one that never moves is "
+            "no action; leave it out, or say what it could be with --action-low and --action-high"
+        )
+    write_dataset(root, arguments.id, episodes, gymnasium.spaces.Box(low, high, dtype=np.float32))
+    steps = sum(map(len, episodes))
+    ends = sum(episode.terminated for episode in episodes)
+    print(f"{arguments.id}: {len(episodes)} episodes, {steps} steps, {ends} ended for good, in {root}")
+    print(
+        f"{episodes[0].observations.shape[1]} observation features, {actions.shape[1]} actions between {low} and {high}"
+    )
+    if arguments.action_low is None or arguments.action_high is None:
+        print("bounds of actions are what the logs show: say what is possible with --action-low and --action-high")
+    return 0
+
+
+def write_dataset(root: Path, dataset_id: str, episodes: Sequence[Episode], actions: gymnasium.spaces.Box) -> None:
+    """Write episodes of a system that Gymnasium does not know; a crash leaves no dataset behind."""
+    size = episodes[0].observations.shape[1:]
+    with new_dataset(root, dataset_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is not known of the data's author and environment
+        minari.create_dataset_from_buffers(
+            dataset_id,
+            [episode_buffer(episode) for episode in episodes],
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, size, np.float32),
+            action_space=actions,
+            description="Imported with `offsim import`.",
+            data_format="hdf5",
+        )
+
+
+def _refuse_differing(episodes: Sequence[Episode]) -> None:
+    for name in ("observations", "actions"):
+        sizes = {getattr(episode, name).shape[1] for episode in episodes}
+        if len(sizes) > 1:
+            raise UserError(f"files differ in their number of {name}: {', '.join(map(str, sorted(sizes)))}")
+
+
+def _bounds(option: str, given: Sequence[float] | None, seen: NDArray[np.float32]) -> NDArray[np.float32]:
+    if given is None:
+        return seen
+    if len(given) not in (1, len(seen)):
+        raise UserError(f"{option} has {len(given)} numbers, where 1 or {len(seen)} are expected")
+    if not np.isfinite(given).all():
+        raise UserError(f"{option} has to be finite: say what the system can do")
+    return np.broadcast_to(np.array(given, dtype=np.float32), seen.shape).copy()

@@ -1,0 +1,149 @@
+"""From the logs of a system that nobody else knows to an environment and a policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import minari
+import numpy as np
+import pytest
+
+from app import main as command
+from zoo import load
+
+COLUMNS = ["--observations", "level", "flow", "--actions", "valve", "--episode", "run", "--terminated", "spilt"]
+
+
+def write_log(path: Path, runs: int, seed: int, good: bool) -> None:
+    """A tank: a valve changes the flow and the flow the level, which must not exceed 2."""
+    random, lines = np.random.default_rng(seed), ["run,level,flow,valve,spilt"]
+    for run in range(runs):
+        level, flow = random.uniform(0.2, 1.8), 0.0
+        for step in range(40):
+            valve = np.clip(1.5 - level, 0.0, 1.0) if good else random.uniform(0.3, 1.0)
+            spilt = level > 2.0
+            lines.append(f"{run},{level},{flow},{valve},{int(spilt)}")
+            if spilt and step:
+                break
+            flow = 0.8 * flow + 0.4 * (valve - 0.5)
+            level += 0.3 * flow
+    path.write_text("\n".join(lines))
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    monkeypatch.setenv("OFFSIM_ZOO", str(tmp_path / "own"))
+    return tmp_path
+
+
+def imported(root: Path, kind: str, *words: str) -> int:
+    return command.main(["import", str(root / f"{kind}.csv"), "--id", f"tank/{kind}-v0", *COLUMNS, *words])
+
+
+BOUNDS = ("--action-low", "0", "--action-high", "1")
+
+
+def test_logs_become_an_environment_and_a_policy(
+    root: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, runs in (("good", 8), ("other", 12)):
+        write_log(root / f"{kind}.csv", runs, runs, kind == "good")
+        assert imported(root, kind, *BOUNDS) == 0
+    assert "8 episodes, 312 steps, 0 ended for good" in capsys.readouterr().out
+    dataset = minari.load_dataset("tank/other-v0")
+    assert dataset.total_episodes == 12 and any(episode.terminations[-1] for episode in dataset)
+
+    out = root / "run"
+    words = ["train", "own", "--expert", "tank/good-v0", "--diverse", "tank/other-v0", "--demonstrations", "5"]
+    assert command.main([*words, *tiny_overrides, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "in the simulator alone" in printed and "in the simulator, 39 steps" in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["task"] == "tank/good-v0" and "policy" not in metrics
+    simulated = metrics["simulated"]
+    assert simulated["horizon"] == 39 and 0 < simulated["policy"]["length"] <= 39
+    assert simulated["policy"]["uncertainty"] > 0 and np.isfinite(simulated["demonstrations"]["reward"])
+    report = (out / "report.html").read_text()
+    assert "tank/good-v0" in report and "That is what the simulator says of itself" in report
+
+    simulator = load(out)
+    assert simulator.task is None and simulator.horizon == 39
+    assert bool(simulator.termination.config["kind"] == "learned")
+    environment = gymnasium.make("zoo:OffSim/Simulator-v0", simulator=str(out))
+    environment.reset(seed=0)
+    lengths = 0
+    while True:
+        *_, terminated, truncated, _ = environment.step(environment.action_space.sample())
+        lengths += 1
+        if terminated or truncated:
+            break
+    assert lengths <= 39
+    place = str(root / "shared")
+    assert command.main(["zoo", "push", str(out), "--as", "tank/mine-v0", "--to", place]) == 0
+    assert command.main(["zoo", "pull", "tank/mine-v0", "--from", place]) == 0
+    assert load("tank/mine-v0").horizon == 39
+    capsys.readouterr()
+    assert command.main(["diagnose", str(out)]) == 2
+    assert "no known task" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--action-low", "0", "0"), "--action-low has 2 numbers, where 1 or 1 are expected"),
+        (("--actions", "spilt"), "one that never moves is no action"),
+        (("--action-high", "0.4"), "beyond the bounds"),
+        (("--action-low", "nan"), "--action-low has to be finite"),
+        (("--id", "tank"), "'tank' is no id of a dataset"),
+        (("--id", "offsim/hopper/expert-v0"), "is bundled with offsim"),
+        (("--reward", "money"), "has no 'money'"),
+    ],
+)
+def test_what_cannot_be_imported_leaves_nothing(
+    root: Path, words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(root / "good.csv", 2, 0, True)
+    assert imported(root, "good", *words) == 2
+    assert message in capsys.readouterr().err
+    assert not list((root / "data").rglob("*.hdf5"))
+
+
+def test_a_crash_leaves_no_dataset(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_log(root / "good.csv", 2, 0, True)
+    create = minari.create_dataset_from_buffers
+
+    def fail(*arguments: Any, **settings: Any) -> None:
+        create(*arguments, **settings)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(minari, "create_dataset_from_buffers", fail)
+    with pytest.raises(OSError, match="no space"):
+        imported(root, "good", *BOUNDS)
+    assert not list((root / "data").rglob("*.hdf5"))
+
+
+def test_an_id_that_is_taken_stays(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(root / "good.csv", 2, 0, True)
+    assert imported(root, "good", *BOUNDS) == 0
+    assert not [path for path in (root / "data").iterdir() if path.name.startswith(".")]
+    assert imported(root, "good", *BOUNDS) == 2
+    assert "take the next version" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["own", "--simulator.model.termination=rule"], "a rule needs a known task"),
+        (["own", "--evaluation.reward_histograms=true"], "needs a known task"),
+        (["hopper", "--task=hoper"], "unknown task 'hoper': known are ant"),
+    ],
+)
+def test_what_needs_a_task_is_refused_before_any_work(
+    root: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["train", *words[:1], "--expert", "tank/good-v0", *words[1:]]) == 2
+    assert message in capsys.readouterr().err

@@ -1,0 +1,154 @@
+"""Logs as they come: what is a state, what follows it, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.errors import UserError
+from app.tables import Layout, read_episodes
+
+PLAIN = Layout(observations=["level", "flow"], actions=["valve"])
+RUNS = Layout(observations=["level", "flow"], actions=["valve"], episode="run", terminated="stop", reward="paid")
+TABLE = """run,level,flow,valve,stop,paid
+7,1,10,0.1,0,5
+7,2,20,0.2,0,6
+7,3,30,0.3,1,7
+b,4,40,0.4,0,8
+b,5,50,0.5,0,9
+"""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log.csv"
+    path.write_text(TABLE)
+    return path
+
+
+def test_a_row_is_a_state_and_its_action_and_the_last_row_a_state_alone(log: Path) -> None:
+    first, second = read_episodes(log, RUNS)
+    assert first.observations.tolist() == [[1, 10], [2, 20], [3, 30]]
+    np.testing.assert_allclose(first.actions, [[0.1], [0.2]])
+    assert first.rewards.tolist() == [5, 6]
+    assert first.terminated and not first.truncated
+    assert second.observations.tolist() == [[4, 40], [5, 50]] and len(second) == 1
+    assert second.truncated and not second.terminated
+
+
+def test_without_a_column_of_episodes_a_file_is_one(log: Path) -> None:
+    (only,) = read_episodes(log, PLAIN)
+    assert len(only) == 4 and only.truncated and (only.rewards == 0).all()
+
+
+def test_rows_may_hold_what_follows(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {
+        "s": np.arange(8.0).reshape(4, 2),
+        "then": np.arange(8.0).reshape(4, 2) + 2.0,
+        "a": np.ones(4),
+        "episode": np.array([0, 0, 1, 1]),
+        "done": np.array([False, True, False, False]),
+    }
+    np.savez(tmp_path / "log.npz", **arrays)
+    layout = Layout(["s"], ["a"], next_observations=["then"], episode="episode", terminated="done")
+    first, second = read_episodes(tmp_path / "log.npz", layout)
+    assert first.observations.tolist() == [[0, 1], [2, 3], [4, 5]] and len(first.actions) == 2 and first.terminated
+    assert second.observations.tolist() == [[4, 5], [6, 7], [8, 9]] and second.truncated
+
+
+def test_tabs_and_marks_of_spreadsheets_are_understood(tmp_path: Path) -> None:
+    path = tmp_path / "log.tsv"
+    path.write_text("\ufeff" + TABLE.replace(",", "\t"), encoding="utf-8")
+    assert len(read_episodes(path, RUNS)) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("level", "levle", "has no 'level': did you mean 'levle'"),
+        ("2,20", "2,", "row 2: flow is '', which is no number"),
+        ("2,20", "2,x", "row 2: flow is 'x', which is no number"),
+        ("2,20", "2,nan", "row 2: flow is not finite"),
+        ("2,20", "2,20,20", "row 2: it has 7 cells, where the header names 6"),
+        ("0.2,0,6", "0.2,1,6", "episode 7: it ends in row 2 and goes on"),
+        ("b,5", "c,5", "episode b: one row is no step"),
+        ("run,level", "level,level", "its first line has to name every column once"),
+    ],
+)
+def test_what_cannot_be_used_is_named(log: Path, before: str, after: str, message: str) -> None:
+    log.write_text(TABLE.replace(before, after, 1))
+    with pytest.raises(UserError, match=message) as refused:
+        read_episodes(log, RUNS)
+    assert str(log) in str(refused.value)
+
+
+def test_rows_that_do_not_follow_one_another_are_refused(tmp_path: Path) -> None:
+    states = np.arange(4.0).reshape(4, 1)
+    np.savez(tmp_path / "log.npz", s=states, then=states + np.array([[1.0], [1.5], [1.0], [1.0]]), a=np.ones(4))
+    with pytest.raises(UserError, match="row 3 does not begin where row 2 ends"):
+        read_episodes(tmp_path / "log.npz", Layout(["s"], ["a"], next_observations=["then"]))
+
+
+def test_arrays_of_other_lengths_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "log.npz", s=np.ones((4, 2)), a=np.ones(3))
+    with pytest.raises(UserError, match="differ in length"):
+        read_episodes(tmp_path / "log.npz", Layout(["s"], ["a"]))
+
+
+def test_an_archive_that_would_run_something_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "log.npz", s=np.array([{"a": 1}], dtype=object), a=np.ones(1))
+    with pytest.raises(UserError, match="cannot read"):
+        read_episodes(tmp_path / "log.npz", Layout(["s"], ["a"]))
+
+
+def test_rows_of_runs_may_be_mixed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "log.npz", s=np.arange(6.0), a=np.ones(6), unit=np.array([3, 1, 3, 1, 1, 3]))
+    first, second = read_episodes(tmp_path / "log.npz", Layout(["s"], ["a"], episode="unit"))
+    assert first.observations.flatten().tolist() == [0, 2, 5] and second.observations.flatten().tolist() == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"s": np.full((4, 1), 1e39)}, "s is not finite"),
+        ({"s": np.ones((4, 1), dtype=complex)}, "is no column of real numbers"),
+        ({"s": np.ones((4, 1, 2))}, "is no column of real numbers"),
+        ({"s": np.array([["1", "x"]] * 4)}, "row 1: s is"),
+        ({"s": np.float64(1.0)}, "s holds no rows"),
+        ({"s": np.ones((0, 2)), "a": np.ones(0), "run": np.ones(0)}, "s holds no rows"),
+        ({"run": np.ones((4, 2))}, "run has to be a single column"),
+    ],
+)
+def test_odd_arrays_are_refused(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "log.npz", **{"s": np.ones((4, 2)), "a": np.ones(4), "run": np.ones(4)} | changed)
+    with pytest.raises(UserError, match=message):
+        read_episodes(tmp_path / "log.npz", Layout(["s"], ["a"], episode="run"))
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 800), put=st.binary(max_size=6), cut=st.booleans())
+def test_an_archive_with_any_bytes_in_it_is_read_or_refused(tmp_path: Path, place: int, put: bytes, cut: bool) -> None:
+    path = tmp_path / "log.npz"
+    np.savez(path, s=np.ones((4, 2)), a=np.ones(4))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:place] + put + (b"" if cut else whole[place + len(put) :]))
+    try:
+        read_episodes(path, Layout(["s"], ["a"]))
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, len(TABLE)), put=st.binary(max_size=6), suffix=st.sampled_from([".csv", ".tsv"]))
+def test_a_log_with_any_bytes_in_it_is_read_or_refused(tmp_path: Path, place: int, put: bytes, suffix: str) -> None:
+    path = tmp_path / f"log{suffix}"
+    path.write_bytes(TABLE.encode()[:place] + put + TABLE.encode()[place:])
+    try:
+        assert all(np.isfinite(episode.observations).all() for episode in read_episodes(path, RUNS))
+    except UserError as error:
+        assert str(path) in str(error)
