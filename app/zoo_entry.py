@@ -47,7 +47,8 @@ def entry_of_run(run: Path, folder: Path, entry: EntryId) -> Path:
     for name in NEEDED:
         shutil.copyfile(run / name, folder / name)
     if (run / CARD).is_file():
-        shutil.copyfile(run / CARD, folder / CARD)
+        _, text = (run / CARD).read_text(encoding="utf-8").split("\n", 1)  # it was measured under the run's name
+        (folder / CARD).write_text(f"# {entry}\n{text}", encoding="utf-8")
         if (run / CARD_FOLDER).is_dir():
             shutil.copytree(run / CARD_FOLDER, folder / CARD_FOLDER)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -21,7 +21,8 @@ from zoo.registration import register_environments
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A folder to publish to; the user's own folder of entries is empty."""
+    """A folder to publish to; no entries are shipped, nor in the user's own folder."""
+    monkeypatch.setattr("zoo.entries.SHIPPED", tmp_path / "shipped")
     monkeypatch.setenv("OFFSIM_ZOO", str(tmp_path / "own"))
     return str(tmp_path / "shared")
 
@@ -59,12 +60,13 @@ def test_a_run_is_published_fetched_shown_and_made_an_environment(
 def test_what_is_published_is_what_the_run_holds(finished: Path, place: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
-    (run / "card.md").write_text("# A card\n")
+    (run / "card.md").write_text("# run\nfigures\n")
     (run / "card").mkdir()
     (run / "card" / "errors.png").write_bytes(b"picture")
     assert zoo("push", run, "--as", "hopper/tiny-v0", "--to", place) == 0
     entry = Path(place) / "hopper" / "tiny-v0"
-    assert (entry / "card" / "errors.png").exists() and (entry / "card.md").exists()
+    assert (entry / "card" / "errors.png").exists()
+    assert (entry / "card.md").read_text() == "# hopper/tiny-v0\nfigures\n"
     assert differing_outputs(entry, load(entry), load_policy(entry)) == []
     worse = load(entry)
     with torch.no_grad():
