@@ -18,11 +18,12 @@ from gymnasium.spaces import Box
 
 from app.arguments import find_task, not_negative, positive, seed
 from app.collect_expert import Evaluation, Training, claim_folder, read_settings, run_name, train_expert
-from app.collect_record import dataset_root, read_recipe, sha256, write_dataset
+from app.collect_record import dataset_root, read_recipe, write_dataset
 from app.errors import UserError
 from app.evaluate import check_fit, load_policy, policy_file
 from app.progress import progress
 from zoo.episodes import Episode, noisy_actions, policy_actions, random_actions, run_episodes, run_steps, thin_episodes
+from zoo.files import sha256
 from zoo.policy import Policy
 from zoo.tasks import TASKS, Task
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -24,6 +23,7 @@ from minari.namespace import create_namespace, list_local_namespaces
 
 from app.statistics import summarize_returns
 from zoo.episodes import Episode, reproduces
+from zoo.files import sha256
 from zoo.tasks import Task
 
 DATA_FILE = "main_data.hdf5"
@@ -258,12 +258,6 @@ def code_version() -> str:
             return version
         return f"{version} (commit {found})"
     return version
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _card(

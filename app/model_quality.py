@@ -11,7 +11,15 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from app.rollouts import roll_out
-from lit_modules.diagnostics import INTERVALS, open_loop, open_loop_errors, segments, spread, transition_errors
+from lit_modules.diagnostics import (
+    INTERVALS,
+    no_change_errors,
+    open_loop,
+    open_loop_errors,
+    segments,
+    spread,
+    transition_errors,
+)
 from zoo import Policy, Simulator, get_task
 
 ROWS = 2000  # values per histogram
@@ -57,7 +65,8 @@ def write_model_quality(
             continue
         errors = open_loop_errors(simulator.transition, table, STEPS)
         content["open_loop_error"]["normalized_error"][name] = [errors.get(step) for step in STEPS]
-        baseline[name] = _no_change(simulator, table)
+        apart = no_change_errors(simulator.transition, table, STEPS)
+        baseline[name] = [apart.get(step) for step in STEPS]
         found = transition_errors(simulator.transition, table, horizon=5)
         content["calibration"]["observed"][name] = [float(found[f"inside_{round(100 * level)}"]) for level in INTERVALS]
         content["open_loop"].append(_drawn_roll_out(simulator, table, name))
@@ -78,19 +87,6 @@ def _rewards(simulator: Simulator, table: TensorDict) -> list[float]:
 def _uncertainty(simulator: Simulator, table: TensorDict) -> list[float]:
     rows = spread(table, ROWS)
     return [round(float(value), 5) for value in simulator.measure_uncertainty(rows["observation"], rows["action"])]
-
-
-def _no_change(simulator: Simulator, table: TensorDict) -> list[float | None]:
-    errors: list[float | None] = []
-    for step in STEPS:
-        starts = segments(table, step)
-        if len(starts) == 0:
-            errors.append(None)
-            continue
-        moved = table["next", "observation"][starts + step - 1] - table["observation"][starts]
-        scaled = moved / simulator.transition.observation_normalizer.std
-        errors.append(float(scaled.square().mean().sqrt()))
-    return errors
 
 
 def _drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict[str, Any] | None:

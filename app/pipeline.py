@@ -27,7 +27,7 @@ from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
-from zoo import Policy, Simulator, get_task
+from zoo import Policy, get_task, load
 
 BATCHES_PER_STEP = 50  # updates per Lightning step; amortises Lightning's overhead
 PACKAGES = ("offsim", "torch", "lightning", "torchrl", "tensordict", "minari", "gymnasium", "mujoco", "numpy")
@@ -58,7 +58,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     say("quality of the simulator, and report")
     if "simulator" in configuration.stages:
         last = policies_of(configuration)[-1]
-        write_model_quality(folder, run_simulator(folder), data, Policy.load(folder / f"{last}.safetensors"), last)
+        write_model_quality(folder, load(folder), data, Policy.load(folder / f"{last}.safetensors"), last)
         if configuration.evaluation.reward_histograms:
             untrained = make_module(configuration, folder, "simulator", data)
             assert isinstance(untrained, OffSim)
@@ -145,7 +145,7 @@ def evaluate(
     # A share of a return that is not positive would mean nothing
     result["share_of_expert"] = last / expert if expert > 0 else None
     if "simulator" in configuration.stages:
-        result["reward_rank_correlation"] = reward_rank_correlation(run_simulator(folder).reward, data)
+        result["reward_rank_correlation"] = reward_rank_correlation(load(folder).reward, data)
     if "policy" not in configuration.stages:
         return result, None
     run = finished_run(configuration, folder, data)
@@ -159,7 +159,7 @@ def evaluate(
 
 def _evaluate_own_system(configuration: DictConfig, folder: Path, data: TransitionDataModule) -> dict[str, Any]:
     say("evaluation: in the simulator alone, since the real system is not a known task")
-    simulator = run_simulator(folder) if "simulator" in configuration.stages else None
+    simulator = load(folder) if "simulator" in configuration.stages else None
     return {
         "share_of_expert": None,
         "simulated": evaluate_in_simulator(configuration, folder, data, policies_of(configuration), simulator),
@@ -188,17 +188,11 @@ def finished_run(configuration: DictConfig, folder: Path, data: TransitionDataMo
         folder=folder,
         configuration=configuration,
         task=get_task(configuration.task),
-        simulator=run_simulator(folder),
+        simulator=load(folder),
         data=data,
         learner=learner,
         updates=training_steps(configuration, "policy") * BATCHES_PER_STEP,
     )
-
-
-def run_simulator(folder: Path) -> Simulator:
-    """The Simulator of a run, with the reward that its policy was trained on at the end."""
-    with_policy = simulator_of(folder / "policy.safetensors")
-    return Simulator.load(with_policy if with_policy.exists() else folder / "simulator.safetensors")
 
 
 def training_steps(configuration: DictConfig, stage: str) -> int:

@@ -29,7 +29,7 @@ def reward_rank_correlation(reward: RewardModel, data: TransitionDataModule) -> 
     """
     tables = {"expert": data.expert_held_out, "diverse": data.diverse_held_out}
     return {
-        name: None if table is None else _rank_correlation(raw_rewards(reward, table), recorded_rewards(data, table))
+        name: None if table is None else rank_correlation(raw_rewards(reward, table), recorded_rewards(data, table))
         for name, table in tables.items()
     }
 
@@ -59,7 +59,8 @@ def recorded_rewards(data: TransitionDataModule, table: TensorDict) -> NDArray[n
     return found
 
 
-def _rank_correlation(learned: NDArray[np.float64], true: NDArray[np.float64]) -> float | None:
+def rank_correlation(learned: NDArray[np.float64], true: NDArray[np.float64]) -> float | None:
+    """Spearman's correlation; ``None`` where one of the two does not vary."""
     if np.ptp(learned) == 0.0 or np.ptp(true) == 0.0:
         return None
     return float(spearmanr(learned, true).statistic)

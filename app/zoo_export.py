@@ -14,22 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import UserError
+from lit_modules.td3_loss import MeanAction
 from zoo import Policy
 
 ROWS = 256  # observations that the file has to answer as the policy does
 SPREAD = 3.0  # deviations of the data within which they lie
 TOLERANCE = 1e-5  # of half an action range
-
-
-class MeanAction(nn.Module):
-    """The action that a policy takes without noise."""
-
-    def __init__(self, policy: Policy) -> None:
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.policy.mean_action(observation)
 
 
 def export_policy(policy: Policy, path: Path, seed: int = 0) -> float:

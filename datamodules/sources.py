@@ -25,6 +25,7 @@ from typing import Any
 from gymnasium import spaces
 
 from datamodules.errors import DataError
+from zoo.files import sha256
 
 BUNDLED_ROOT = Path(__file__).parent / "bundled"
 DATA_FILE = "main_data.hdf5"
@@ -296,20 +297,15 @@ def _file_hash(path: Path, cache_dir: Path | None) -> str:
 @lru_cache(maxsize=256)
 def _hash_of_version(path: Path, size: int, modified: int, cache_dir: Path | None) -> str:
     if cache_dir is None or size < REMEMBERED_HASH_BYTES:
-        return _hash(path)
+        return sha256(path)
     key = hashlib.sha256(json.dumps([str(path), size, modified]).encode()).hexdigest()[:32]
     remembered = cache_dir / "hashes" / key
     with contextlib.suppress(OSError):
         return remembered.read_text(encoding="ascii").strip()
-    result = _hash(path)
+    result = sha256(path)
     with contextlib.suppress(OSError):
         remembered.parent.mkdir(parents=True, exist_ok=True)
         partial = remembered.with_name(f".{key}.{os.getpid()}")
         partial.write_text(result, encoding="ascii")
         partial.replace(remembered)
     return result
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,6 +62,18 @@ def open_loop_errors(model: TransitionModel, table: TensorDict, steps: Sequence[
     return errors
 
 
+def no_change_errors(model: TransitionModel, table: TensorDict, steps: Sequence[int]) -> dict[int, float]:
+    """The same error of predicting that nothing changes: how far apart states are."""
+    errors: dict[int, float] = {}
+    for length in steps:
+        starts = segments(table, length)
+        if len(starts) == 0:
+            continue
+        moved = table["next", "observation"][starts + length - 1] - table["observation"][starts]
+        errors[length] = float((moved / model.observation_normalizer.std).square().mean().sqrt())
+    return errors
+
+
 @torch.no_grad()
 def one_step_errors(model: TransitionModel, table: TensorDict, limit: int = 4096) -> dict[str, Tensor]:
     """One-step error and calibration of a transition model on held-out rows.

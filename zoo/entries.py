@@ -7,20 +7,18 @@ fetched ones in a folder of the user's: ``$OFFSIM_ZOO``, or ``offsim/zoo`` in th
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from zoo.files import ModelFileError
+from zoo.files import ModelFileError, sha256
 from zoo.ids import EntryId
 
 MANIFEST = "entry.json"
 FORMAT_VERSION = 1
 SHIPPED = Path(__file__).parent / "weights"
-CHUNK = 1 << 20  # bytes
 
 
 def own_folder() -> Path:
@@ -77,7 +75,7 @@ def find_entry(text: str, there: Mapping[EntryId, Path] | None = None) -> tuple[
 def write_manifest(folder: Path, entry: EntryId) -> None:
     """List the files of an entry's folder, so that it becomes one."""
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": checksum(path)}
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST and not path.name.startswith(".")
     }
@@ -125,18 +123,9 @@ def verified(folder: Path, entry: EntryId, name: str) -> Path:
         raise ModelFileError(f"entry {entry} has no {name}: it holds {', '.join(sorted(listed))}")
     if not path.is_file():
         raise ModelFileError(f"{path} is missing: fetch {entry} again with `offsim zoo pull {entry}`")
-    if path.stat().st_size != listed[name]["bytes"] or checksum(path) != listed[name]["sha256"]:
+    if path.stat().st_size != listed[name]["bytes"] or sha256(path) != listed[name]["sha256"]:
         raise ModelFileError(
             f"{path} is not what was published as {entry}: it is damaged or was changed. Fetch it again with "
             f"`offsim zoo pull {entry}`, or load the file by its path if you changed it yourself"
         )
     return path
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ that was not learned. Such files are read on purpose only.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -94,6 +95,12 @@ def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: str
         module.load_state_dict(dict(tensors))
     except RuntimeError as error:
         raise ModelFileError(f"{path}: the weights do not fit the configuration in its header: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _header(path: Path) -> dict[str, Any]:

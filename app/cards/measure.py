@@ -16,10 +16,10 @@ from torch import Tensor
 from app.cards.contenders import POLICY, contenders
 from app.evaluate import check_fit
 from app.progress import progress
-from app.recorded_rewards import raw_rewards
+from app.recorded_rewards import rank_correlation, raw_rewards
 from app.rollouts import on_tensors, recorded, roll_out
 from app.statistics import summarize_returns
-from lit_modules.diagnostics import INTERVALS, one_step_errors, open_loop_errors, segments
+from lit_modules.diagnostics import INTERVALS, no_change_errors, one_step_errors, open_loop_errors, spread
 from zoo import Policy, Simulator
 from zoo.envs.episodes import Episodes
 from zoo.episodes import Episode, run_episodes
@@ -77,7 +77,6 @@ def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, see
     tables = {POLICY: table_of(real[POLICY]), "others": table_of(others)}
     own = summarize_returns([episode.total_reward for episode in real[POLICY]], seed)
     promised, paid = returns[POLICY]["simulator"], returns[POLICY]["real_learned"]
-    everything = [*real[POLICY], *others]
     return {
         "policy": own | {"share_of_expert": task.share_of_expert(own["mean"])},
         "noise_scale": simulator.noise_scale,
@@ -88,9 +87,11 @@ def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, see
         "open_loop_error": {
             name: _by_step(open_loop_errors(simulator.transition, table, STEPS)) for name, table in tables.items()
         },
-        "no_change_error": {name: _by_step(no_change_errors(simulator, table)) for name, table in tables.items()},
+        "no_change_error": {
+            name: _by_step(no_change_errors(simulator.transition, table, STEPS)) for name, table in tables.items()
+        },
         "coverage": {name: _coverage(simulator, table) for name, table in tables.items()},
-        "termination": _terminations(simulator, task, everything),
+        "termination": _terminations(simulator, task, list(tables.values())),
         "reward_rank_correlation": {name: _reward_rank(simulator, table) for name, table in tables.items()},
         "milliseconds": {str(rows): _milliseconds(simulator, rows) for rows in BATCHES},
     }
@@ -123,17 +124,6 @@ def table_of(episodes: Sequence[Episode]) -> TensorDict:
         },
         batch_size=size,
     )
-
-
-def no_change_errors(simulator: Simulator, table: TensorDict) -> dict[int, float]:
-    """The error of predicting that nothing changes, in standard deviations: how far states are apart."""
-    errors = {}
-    for step in STEPS:
-        starts = segments(table, step)
-        if len(starts) > 0:
-            moved = table["next", "observation"][starts + step - 1] - table["observation"][starts]
-            errors[step] = float((moved / simulator.transition.observation_normalizer.std).square().mean().sqrt())
-    return errors
 
 
 def detection(predicted: Tensor, real: Tensor) -> dict[str, float | None]:
@@ -175,9 +165,8 @@ def _coverage(simulator: Simulator, table: TensorDict) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _terminations(simulator: Simulator, task: Task, episodes: Sequence[Episode]) -> dict[str, Any]:
-    table = table_of(episodes)
-    following, real = table["next", "observation"], table["next", "terminated"]
+def _terminations(simulator: Simulator, task: Task, tables: Sequence[TensorDict]) -> dict[str, Any]:
+    following, real = (torch.cat([table["next", name] for table in tables]) for name in ("observation", "terminated"))
     found: dict[str, Any] = {"ends": int(real.sum()), "simulator": detection(simulator.termination(following), real)}
     if task.termination is not None:
         found["rule"] = detection(task.termination(following), real)
@@ -186,11 +175,8 @@ def _terminations(simulator: Simulator, task: Task, episodes: Sequence[Episode])
 
 @torch.no_grad()
 def _reward_rank(simulator: Simulator, table: TensorDict) -> float | None:
-    rows = table[torch.linspace(0, len(table) - 1, min(ROWS, len(table))).long()]
-    learned, real = raw_rewards(simulator.reward, rows), rows["next", "reward"].numpy()
-    if np.ptp(learned) == 0.0 or np.ptp(real) == 0.0:
-        return None
-    return _finite(float(spearmanr(learned, real).statistic))
+    rows = spread(table, ROWS)
+    return rank_correlation(raw_rewards(simulator.reward, rows), rows["next", "reward"].numpy())
 
 
 def _milliseconds(simulator: Simulator, rows: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from app.cards import figures as card_figures
 from app.cards.contenders import POLICY
 from app.cards.limits import limits
 from app.results.figures import save
+from app.results.tables import table
 from app.run_folder import write_whole
 from zoo.tasks import Task
 
@@ -90,21 +91,21 @@ def _errors(found: Mapping[str, Any]) -> Any:
 def _tables(found: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, str]:
     """Every table of the card, as Markdown, by name."""
     return {
-        "forecasts": _table(
+        "forecasts": table(
             ["steps", *(f"{label}: {what}" for label in KINDS.values() for what in ERRORS.values())],
             [
                 [str(step), *(_number(found[key][kind][at]) for kind in KINDS for key in ERRORS)]
                 for at, step in enumerate(found["steps"])
             ],
         ),
-        "coverage": _table(
+        "coverage": table(
             ["an interval that should hold", *(f"holds, {label}" for label in KINDS.values())],
             [
                 [level, *(_share(found["coverage"][kind][level]) for kind in KINDS)]
                 for level in found["coverage"][POLICY]
             ],
         ),
-        "ends": _table(
+        "ends": table(
             ["termination", "precision", "recall"],
             [
                 [label, _share(found["termination"][kind]["precision"]), _share(found["termination"][kind]["recall"])]
@@ -112,14 +113,14 @@ def _tables(found: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, st
                 if kind in found["termination"]
             ],
         ),
-        "returns": _table(
+        "returns": table(
             ["policy", "real", "real, learned", "simulator"],
             [
                 [name, *(_whole(each[key]) for key in ("real", "real_learned", "simulator"))]
                 for name, each in found["contenders"].items()
             ],
         ),
-        "correlations": _table(
+        "correlations": table(
             ["correlation over these policies", "value"],
             [
                 *([label, _number(found["return_correlation"][key])] for key, label in CORRELATIONS.items()),
@@ -129,11 +130,11 @@ def _tables(found: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, st
                 ),
             ],
         ),
-        "time": _table(
+        "time": table(
             ["rows", "milliseconds per step on one CPU thread, uncertainty included"],
             [[f"{int(rows):,}", _number(value)] for rows, value in found["milliseconds"].items()],
         ),
-        "data": _table(
+        "data": table(
             ["data", "role", "episodes", "rows", "SHA-256"],
             [
                 [each["id"], each["role"], str(each["episodes"]), f"{each['rows']:,}", f"`{each['sha256'][:16]}`"]
@@ -141,10 +142,6 @@ def _tables(found: Mapping[str, Any], origin: Mapping[str, Any]) -> dict[str, st
             ],
         ),
     }
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def _number(value: float | None) -> str:

@@ -16,10 +16,11 @@ import torch
 
 from app import collect
 from app.collect_expert import Training, read_settings
-from app.collect_record import datasets_in, repack, sha256
+from app.collect_record import datasets_in, repack
 from app.errors import UserError
 from lit_modules.online_sac import OnlineSAC
 from zoo.episodes import policy_actions, run_episodes
+from zoo.files import sha256
 from zoo.policy import Policy
 from zoo.tasks import get_task
 

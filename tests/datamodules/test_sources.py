@@ -209,7 +209,7 @@ def test_the_hash_of_a_large_file_is_remembered_until_it_changes(
     monkeypatch.setattr(sources, "REMEMBERED_HASH_BYTES", 1)
     first = data_facts(source, tmp_path / "cache")["sha256"]
     sources._hash_of_version.cache_clear()
-    monkeypatch.setattr(sources, "_hash", lambda path: "read again")
+    monkeypatch.setattr(sources, "sha256", lambda path: "read again")
     assert data_facts(source, tmp_path / "cache")["sha256"] == first
     source.file.touch()
     assert data_facts(source, tmp_path / "cache")["sha256"] == "read again"
