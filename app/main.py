@@ -13,7 +13,7 @@ from typing import Any
 from app.allocator import keep_freed_memory
 from app.errors import UserError
 
-COMMANDS = ("import", "train", "experiment", "collect", "evaluate", "diagnose", "report", "zoo")
+COMMANDS = ("import", "data", "train", "experiment", "collect", "evaluate", "diagnose", "report", "zoo")
 MODULES = {"import": "import_data"}  # a word of Python's own cannot name a module
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 

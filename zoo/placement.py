@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,23 @@ class Placement:
     Attributes:
         positions: how many the model has.
         hidden: how many of the first are left out: where in the world the body is.
+        velocity_limit: observed velocities are cut off at this size.
     """
 
     positions: int
     hidden: int
+    velocity_limit: float = math.inf
 
     def state(self, observation: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Positions and velocities of an observation ``(D,)``, with 0 for what it leaves out."""
         seen = self.positions - self.hidden
         values = np.asarray(observation, dtype=np.float64)
         return np.concatenate([np.zeros(self.hidden), values[:seen]]), values[seen:].copy()
+
+    def complete(self, observations: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which of the observations ``(N, D)`` say what velocities there are, and not only that they are large."""
+        velocities = observations[:, self.positions - self.hidden :]
+        return np.asarray((np.abs(velocities) < self.velocity_limit).all(axis=1))
 
 
 class ReacherPlacement(Placement):

@@ -136,7 +136,7 @@ TASKS: dict[str, Task] = {
             observation_size=11,
             action_size=3,
             termination=hopper_terminated,
-            placement=Placement(positions=6, hidden=1),
+            placement=Placement(positions=6, hidden=1, velocity_limit=10.0),
             observation_names=_names("height (m), torso angle (rad)", _PLANAR_VELOCITIES, ["thigh", "leg", "foot"]),
         ),
         Task(
@@ -166,7 +166,7 @@ TASKS: dict[str, Task] = {
             observation_size=17,
             action_size=6,
             termination=walker2d_terminated,
-            placement=Placement(positions=9, hidden=1),
+            placement=Placement(positions=9, hidden=1, velocity_limit=10.0),
             observation_names=_names(
                 "height (m), torso angle (rad)",
                 _PLANAR_VELOCITIES,
