@@ -14,7 +14,7 @@ from app.data_checks.finding import FAULT, Finding
 from app.data_checks.recording import Recorded, read, transitions
 from app.data_checks.repair import repaired
 from app.data_checks.replay import ends, replayed
-from app.data_checks.statistical import broken_episodes, statistical
+from app.data_checks.statistical import CLOCK, broken_episodes, statistical
 from app.data_checks.without_clock import without_clock
 from app.errors import UserError
 from datamodules.sources import Source
@@ -89,6 +89,8 @@ def check(source: Source, episodes: list[Recorded], task: Task | None) -> tuple[
     findings += statistical(source, whole, rows)
     if task is None:
         return findings, ["no real task is known of it: nothing was replayed"]
+    if source.observation_size == task.observation_size:
+        findings = [finding for finding in findings if finding.name != CLOCK]  # the task has that feature too
     rows = without_clock(rows, findings)
     if rows.observation.shape[1] != task.observation_size or rows.action.shape[1] != task.action_size:
         text = (
@@ -125,7 +127,7 @@ def _fix(
     if not result:
         raise UserError(f"nothing of {source.id} is left after the repairs: record it again")
     repairs = [finding.name for finding in findings if finding.remedy]
-    clock = next((finding.detail for finding in findings if finding.remedy == "a clock among the observations"), None)
+    clock = next((finding.detail for finding in findings if finding.remedy == CLOCK), None)
     root = dataset_root(arguments.dataset_root)
     write_copy(root, arguments.fix, source, result, repairs, clock)
     steps = sum(map(len, result))

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.data_checks.finding import Finding
 from app.data_checks.recording import Recorded
+from app.data_checks.statistical import CLOCK, broken_episodes
 from datamodules.sources import Source
 from zoo.tasks import Task
 
@@ -27,8 +28,6 @@ def repaired(episodes: Sequence[Recorded], findings: Sequence[Finding], source: 
 
 
 def _without_misshapen(episodes: Episodes, _: Finding, source: Source, __: Task | None) -> Episodes:
-    from app.data_checks.statistical import broken_episodes
-
     unfit = {
         episode.number
         for episode in episodes
@@ -132,7 +131,7 @@ REPAIRS: dict[str, Repair] = {
     "steps after the end": _up_to_the_first_end,
     "not finite": _finite_stretches,
     "copied episodes": _without_copies,
-    "a clock among the observations": _without_feature,
+    CLOCK: _without_feature,
     "shifted actions": _moved_actions,
     "actions outside the bounds": _clipped_actions,
     "time limits recorded as ends": _truncated_at_the_limit,

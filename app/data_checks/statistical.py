@@ -12,6 +12,7 @@ from datamodules.sources import Source
 
 ROUNDING = 1e-5  # of an action range: what single precision and clipping leave
 CLOCK_SPREAD = 1e-3  # a feature that moves by the same amount at every step, to this share of it, is a clock
+CLOCK = "a clock among the observations"
 RIDGE = 1e-3  # of the linear forecasts that find shifted actions
 SHIFT_GAIN = 0.12  # share of the unexplained change that a shift has to explain before it is believed
 SHIFT_ROWS = 20_000
@@ -117,7 +118,7 @@ def _clocks(rows: Transitions) -> list[Finding]:
         f"observation feature {feature} moves by {mean[feature]:.3g} at every step: it is a clock, such as the time "
         "that remains, and a simulator without that clock cannot be compared with the real system"
     )
-    return [Finding("a clock among the observations", FAULT, text, "a clock among the observations", feature)]
+    return [Finding(CLOCK, FAULT, text, CLOCK, feature)]
 
 
 def _copies(episodes: Sequence[Recorded], rows: Transitions) -> list[Finding]:

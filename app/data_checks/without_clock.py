@@ -9,12 +9,13 @@ import numpy as np
 
 from app.data_checks.finding import Finding
 from app.data_checks.recording import Transitions
+from app.data_checks.statistical import CLOCK
 
 
 def without_clock(rows: Transitions, findings: Sequence[Finding]) -> Transitions:
     """The rows, less the feature that a finding calls a clock."""
     for finding in findings:
-        if finding.remedy == "a clock among the observations":
+        if finding.remedy == CLOCK:
             return replace(
                 rows,
                 observation=np.delete(rows.observation, finding.detail, axis=1),
