@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.allocator import keep_freed_memory
-from app.errors import UserError
+from app.errors import Interrupted, UserError
 
 COMMANDS = ("import", "data", "train", "experiment", "collect", "evaluate", "diagnose", "report", "zoo")
 MODULES = {"import": "import_data"}  # a word of Python's own cannot name a module
@@ -86,6 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        again = f"add --ckpt_path {error.checkpoint}" if words[0] in LIGHTNING_COMMANDS else "the same command goes on"
+        print(f"offsim: {error}; {again}", file=sys.stderr)
+        return error.status
     except KeyboardInterrupt:
         print("offsim: interrupted", file=sys.stderr)
         return 130

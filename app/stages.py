@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import lightning
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from app.checkpoints import WholeCheckpointIO
 from app.errors import UserError
+from app.interruption import SaveWhenInterrupted
 
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
 from datamodules import DataError, TransitionDataModule  # noqa: F401
@@ -27,6 +31,14 @@ class StageCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for name in ("observation_size", "action_low", "action_high"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Lightning's, but a checkpoint is there whole or not at all, and signals save before they end."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not what a configuration asks for
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
+        trainer.callbacks.insert(0, SaveWhenInterrupted())  # type: ignore[attr-defined]
+        return trainer
 
 
 def run(words: Sequence[str]) -> int:

@@ -9,6 +9,8 @@ import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from app.checkpoints import WholeCheckpointIO
+from app.interruption import SaveWhenInterrupted
 from app.progress import training_progress
 
 
@@ -50,7 +52,8 @@ def make_trainer(
         val_check_interval=every,
         limit_val_batches=1,
         num_sanity_val_steps=0,
-        callbacks=[checkpoint, *training_progress(folder.name), *(callbacks or [])],
+        callbacks=[checkpoint, *training_progress(folder.name), SaveWhenInterrupted(), *(callbacks or [])],
+        plugins=[WholeCheckpointIO()],
         enable_model_summary=False,
         enable_progress_bar=False,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from app.allocator import keep_freed_memory
-from app.errors import UserError
+from app.errors import Interrupted, UserError
 from app.experiments.shared import continue_from, pretraining_of, shared_stages_of, take_over
 from app.main import quiet_libraries
 from app.pipeline import finish
@@ -53,6 +53,9 @@ def main() -> int:
     except (UserError, DataError) as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 2
+    except Interrupted as error:
+        print(f"offsim: {error}", file=sys.stderr)
+        return error.status
     return 0
 
 

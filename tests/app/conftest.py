@@ -85,10 +85,16 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def tiny(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+@pytest.fixture(scope="session")
+def tiny_words() -> list[str]:
+    """The command of a tiny run, for whoever sets the folder of datasets."""
     return ["train", "hopper", *DATA, *TINY]
+
+
+@pytest.fixture
+def tiny(data_root: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    return list(tiny_words)
 
 
 @pytest.fixture

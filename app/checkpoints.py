@@ -1,0 +1,50 @@
+"""Checkpoints that are on the disk whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from app.errors import UserError
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there in one step.
+
+    Lightning's own writes to the system's folder for temporary files first, and where that is on another disk, moving
+    it is copying: a process that is killed meanwhile leaves half a checkpoint in the place of a good one.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: if the disk does not take it; the checkpoint that was there is kept.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for left in target.parent.glob(f".{target.name}.*.partial"):
+                left.unlink(missing_ok=True)  # by processes that were killed
+            partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+            try:
+                with partial.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, target)
+            finally:
+                partial.unlink(missing_ok=True)
+        # A full disk is a RuntimeError in torch's writer
+        except (OSError, RuntimeError) as error:
+            raise UserError(
+                f"the checkpoint {target} cannot be written ({error}): the one before it, if there was one, is kept; "
+                "make room and repeat the command, which goes on from there"
+            ) from error
