@@ -44,6 +44,8 @@ class BehaviourCloning(Method):
         action_low: lower action bounds.
         action_high: upper action bounds.
         hidden_sizes: widths of the policy's hidden layers.
+        members: networks that are cloned each on its own, from the same rows; the policy is their average. What they
+            make of states off the demonstrations differs from one to the next, and decides whether a gait holds.
         form: ``mse`` or ``log_likelihood``, see :func:`cloning_loss`. The squared error leaves the deviation at its
             start, about 0.2 before squashing, which a policy stage then explores with.
         log_std_min: lower bound of the policy's log-deviation.
@@ -66,6 +68,7 @@ class BehaviourCloning(Method):
         action_low: Sequence[float],
         action_high: Sequence[float],
         hidden_sizes: Sequence[int] = (256, 256),
+        members: int = 3,
         form: str = "mse",
         log_std_min: float = -5.0,
         log_std_max: float = 2.0,
@@ -89,6 +92,7 @@ class BehaviourCloning(Method):
             hidden_sizes,
             log_std_min=log_std_min,
             log_std_max=log_std_max,
+            members=members,
         )
 
     def setup(self, stage: str) -> None:
@@ -120,8 +124,8 @@ class BehaviourCloning(Method):
         return {"loss": torch.stack(losses).mean()}
 
     def objective(self, observation: Tensor, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of demonstrated transitions ``(B, ...)``."""
-        location, scale = self.policy(observation)
+        """The loss of demonstrated transitions ``(B, ...)``, averaged over the members."""
+        location, scale = self.policy.of_members(observation)
         loss = cloning_loss(self.policy, location, scale, action, self.form)
         return loss, {"loss": loss.detach()}
 

@@ -16,6 +16,8 @@ from lit_modules.random_stream import RandomStream
 from lit_modules.simulator_policy import SimulatorPolicy
 from zoo.policy import Policy
 
+PUSH = 1e3  # noise that takes any action to its bound
+
 
 class ReplayLearner(SimulatorPolicy):
     """An off-policy learner: roll-outs now and then, and between them updates on replayed and recorded transitions.
@@ -27,6 +29,10 @@ class ReplayLearner(SimulatorPolicy):
         replayed_start_share: share of roll-outs that go on from simulated states of the replay buffer, so that what
             happens long after a recorded state is seen without longer roll-outs. The other shares of starts are shares
             of the rest.
+        push_share: share of roll-outs in which, at some time, each action is thrown to one of its bounds at random, for
+            ``push_steps`` steps: a stumble that the model can follow, from which the policy learns to recover. Its own
+            stumbles are too rare to learn from.
+        push_steps: steps of such a push.
         candidates: next states drawn at each step of a roll-out, of which the one that the critics value least is
             taken; 1 takes the Simulator as it is. Where members agree and are sure, candidates are alike; where they
             do not, the policy cannot count on the one that suits it. An adversary that needs no training, in the
@@ -50,7 +56,9 @@ class ReplayLearner(SimulatorPolicy):
         critics: int = 2,
         layer_norm: bool = True,
         replayed_start_share: float = 0.0,
-        candidates: int = 1,
+        push_share: float = 0.0,
+        push_steps: int = 3,
+        candidates: int = 2,
         refresh_every: int = 500,
         buffer_size: int = 100_000,
         batch_size: int = 256,
@@ -125,6 +133,17 @@ class ReplayLearner(SimulatorPolicy):
         self.end_value.fill_(self.value_range[0])
         self.loss.value_low.fill_(low)
         self.loss.value_high.fill_(high)
+
+    def draw_roll_outs(self, candidates: int = 1) -> tuple[Tensor, ...]:
+        starts, action_noise, *rest = super().draw_roll_outs(candidates)
+        if self.hparams["push_share"] > 0.0:
+            steps, count, _ = action_noise.shape
+            first = self.random.integers(steps - self.hparams["push_steps"] + 1, count)
+            since = torch.arange(steps, device=first.device).unsqueeze(1) - first
+            pushed = self.random.uniform(count) < self.hparams["push_share"]
+            during = pushed & (since >= 0) & (since < self.hparams["push_steps"])
+            action_noise = torch.where(during.unsqueeze(-1), PUSH * action_noise.sign(), action_noise)
+        return (starts, action_noise, *rest)
 
     def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
         """The candidate of the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``; ends have their own value."""

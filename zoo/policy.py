@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchrl.modules import ProbabilisticActor, TanhNormal
 
 from zoo.files import ModelFileError, load_state, read_model, write_model
-from zoo.networks import mlp
+from zoo.networks import EnsembleLinear, EnsembleMLP, mlp
 from zoo.normalizer import Normalizer
 
 # Recorded actions may lie on the bound, where the density of a squashed Gaussian is infinite.
@@ -32,6 +32,8 @@ class Policy(nn.Module):
         activation: name of the activation.
         log_std_min: lower bound of the logarithm of the Gaussian's deviation before squashing.
         log_std_max: upper bound.
+        members: networks of these sizes whose outputs are averaged. Off the demonstrations, cloned networks err each in
+            its own way, and their average less than each.
     """
 
     action_low: Tensor
@@ -48,8 +50,11 @@ class Policy(nn.Module):
         activation: str = "relu",
         log_std_min: float = -5.0,
         log_std_max: float = 2.0,
+        members: int = 1,
     ) -> None:
         super().__init__()
+        if members < 1:
+            raise ValueError(f"a policy has at least one member, not {members}")
         self.config: dict[str, Any] = {
             "observation_size": int(observation_size),
             "action_low": [float(value) for value in action_low],
@@ -58,10 +63,13 @@ class Policy(nn.Module):
             "activation": activation,
             "log_std_min": float(log_std_min),
             "log_std_max": float(log_std_max),
+            "members": int(members),
         }
         action_size = len(action_low)
         self.normalizer = Normalizer(observation_size)
-        self.network = mlp([observation_size, *hidden_sizes, 2 * action_size], activation)
+        sizes = [observation_size, *hidden_sizes, 2 * action_size]
+        self.members = members
+        self.network: nn.Module = mlp(sizes, activation) if members == 1 else EnsembleMLP(members, sizes, activation)
         self.log_std_min = log_std_min
         self.log_std_max = log_std_max
         self.register_buffer("action_low", torch.tensor(action_low, dtype=torch.float32))
@@ -77,7 +85,25 @@ class Policy(nn.Module):
 
     def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Location and scale of the Gaussian before squashing, each ``(..., action_size)``."""
-        location, raw = self.network(self.normalizer(observation)).chunk(2, dim=-1)
+        outputs = self._outputs(observation)
+        return self._gaussian(outputs if self.members == 1 else outputs.mean(dim=0))
+
+    def of_members(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`forward` of each member on its own, ``(E, ..., action_size)``, to train them apart."""
+        outputs = self._outputs(observation)
+        return self._gaussian(outputs.unsqueeze(0) if self.members == 1 else outputs)
+
+    def _outputs(self, observation: Tensor) -> Tensor:
+        inputs = self.normalizer(observation)
+        if self.members == 1:
+            outputs: Tensor = self.network(inputs)
+            return outputs
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        outputs = self.network(rows.expand(self.members, *rows.shape))
+        return outputs.view(self.members, *inputs.shape[:-1], -1)
+
+    def _gaussian(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        location, raw = outputs.chunk(2, dim=-1)
         # A smooth map onto the allowed range keeps gradients alive at both ends.
         half_range = 0.5 * (self.log_std_max - self.log_std_min)
         log_std = self.log_std_min + half_range * (torch.tanh(raw) + 1.0)
@@ -93,9 +119,14 @@ class Policy(nn.Module):
         log_std = math.log(deviation) if deviation > 0.0 else self.log_std_min
         share = (log_std - self.log_std_min) / (self.log_std_max - self.log_std_min)
         inside = min(max(share, BOUND_MARGIN), 1.0 - BOUND_MARGIN)  # on a bound no gradient would be left
-        last = cast(nn.Linear, self.network[-1])
-        last.weight[self.action_size :] = 0.0
-        last.bias[self.action_size :] = math.atanh(2.0 * inside - 1.0)
+        if isinstance(self.network, EnsembleMLP):
+            final = cast(EnsembleLinear, self.network.layers[-1])
+            weight, bias = final.weight.mT, final.bias[:, 0]
+        else:
+            last = cast(nn.Linear, cast(nn.Sequential, self.network)[-1])
+            weight, bias = last.weight, last.bias
+        weight[..., self.action_size :, :] = 0.0
+        bias[..., self.action_size :] = math.atanh(2.0 * inside - 1.0)
 
     def fix_deviation(self, deviation: float) -> None:
         """Give the Gaussian before squashing this deviation in every state for good: no training moves it.

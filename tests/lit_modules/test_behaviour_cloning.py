@@ -54,3 +54,20 @@ def test_everything_recorded_is_cloned_on_its_own_scale() -> None:
     normalizer = cloning(rows="all").policy.normalizer
     assert float(normalizer.mean[0]) == pytest.approx(2.5, abs=0.1)
     assert float(normalizer.std[0]) == pytest.approx(EVERYTHING[0], rel=0.05)
+
+
+@pytest.mark.parametrize("form", ["mse", "log_likelihood"])
+def test_members_are_cloned_each_on_its_own(form: str) -> None:
+    torch.manual_seed(0)
+    module = BehaviourCloning(3, [-1.0], [1.0], (8,), members=3, form=form)
+    observation, action = torch.randn(20, 3), 0.9 * torch.rand(20, 1)
+    loss, _ = module.objective(observation, action)
+    loss.backward()
+    layers = module.policy.network.layers
+    for member in range(3):
+        alone = BehaviourCloning(3, [-1.0], [1.0], (8,), members=1, form=form)
+        for single, layer in zip(alone.policy.network[::2], layers, strict=True):
+            single.weight.data, single.bias.data = layer.weight[member].T.clone(), layer.bias[member, 0].clone()
+        alone.objective(observation, action)[0].backward()
+        for single, layer in zip(alone.policy.network[::2], layers, strict=True):
+            torch.testing.assert_close(single.weight.grad.T / 3, layer.weight.grad[member])

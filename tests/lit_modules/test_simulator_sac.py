@@ -315,6 +315,27 @@ def test_of_several_candidates_the_critics_least_valued_is_taken(tmp_path: Path)
     assert not bool((module.choose(observation, action, following, critics)[:, 0] > 1.0).any())
 
 
+def test_pushed_roll_outs_go_to_the_bounds_for_a_few_steps(tmp_path: Path) -> None:
+    module = make(tmp_path, push_share=0.5, push_steps=4, horizon=12, starts=400, candidates=1)
+    columns, _ = module.simulate(*module.draw_roll_outs())
+    at_bounds = (columns["action"].abs() > 1.0 - 1e-6).all(dim=-1)  # (H, B)
+    steps = at_bounds.sum(dim=0)
+    assert set(steps.tolist()) == {0, 4}
+    assert int((steps == 4).sum()) == pytest.approx(200, abs=40)
+    first = at_bounds[:, steps == 4].float().argmax(dim=0)
+    assert bool(at_bounds[:, steps == 4].gather(0, torch.stack([first + step for step in range(4)])).all())
+    assert set(first.tolist()) == set(range(9))
+    signs = columns["action"][at_bounds].sign()
+    assert float(signs.mean().abs()) < 0.1
+
+
+def test_pushes_are_drawn_after_everything_else(tmp_path: Path) -> None:
+    pushed, plain = (make(tmp_path, push_share=share).draw_roll_outs(2) for share in (1.0, 0.0))
+    starts, noise, *rest = pushed
+    assert torch.equal(starts, plain[0]) and all(map(torch.equal, rest, plain[2:]))
+    assert int((noise != plain[1]).any(dim=-1).sum()) == 3 * noise.shape[1]
+
+
 def test_roll_outs_of_candidates_have_the_shape_of_others(tmp_path: Path) -> None:
     plain, choosy = (make(tmp_path, candidates=count) for count in (1, 3))
     for module in (plain, choosy):

@@ -89,6 +89,55 @@ def test_a_set_deviation_holds_everywhere_and_can_still_learn(policy: Policy, as
     assert bool((policy.network[-1].bias.grad[2:] > 0).all())
 
 
+def test_members_are_averaged_for_rows_batches_and_single_observations() -> None:
+    torch.manual_seed(0)
+    policy = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,), members=3)
+    for shape in ((5,), (7, 5), (2, 7, 5)):
+        observation = torch.randn(shape)
+        location, scale = policy(observation)
+        each, _ = policy.of_members(observation)
+        assert location.shape == scale.shape == (*shape[:-1], 2) and each.shape == (3, *shape[:-1], 2)
+        torch.testing.assert_close(location, each.mean(dim=0))
+        assert float(each.detach().std(dim=0).min()) > 0
+
+
+def test_one_of_several_members_alone_is_a_plain_policy() -> None:
+    torch.manual_seed(0)
+    policy, plain = (Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,), members=members) for members in (3, 1))
+    layers = policy.network.layers
+    for single, layer in zip(plain.network[::2], layers, strict=True):
+        single.weight.data, single.bias.data = layer.weight[1].T.clone(), layer.bias[1, 0].clone()
+    observation = torch.randn(7, 5)
+    for alone, among in zip(plain(observation), policy.of_members(observation), strict=True):
+        torch.testing.assert_close(alone, among[1])
+    torch.testing.assert_close(plain.of_members(observation)[0][0], plain(observation)[0])
+
+
+def test_members_have_a_deviation_in_common_that_can_be_set_and_learned() -> None:
+    torch.manual_seed(0)
+    policy = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,), members=3)
+    observation = 10 * torch.randn(20, 5)
+    mean = policy.act(observation)
+    policy.set_deviation(0.3)
+    _, scale = policy(observation)
+    torch.testing.assert_close(scale, torch.full((20, 2), 0.3), rtol=1e-2, atol=0.0)
+    assert torch.equal(policy.act(observation), mean)
+    scale.sum().backward()
+    assert bool((policy.network.layers[-1].bias.grad[..., 2:] > 0).all())
+
+
+def test_members_survive_their_file_and_files_of_before_hold_one(policy: Policy, tmp_path: Path) -> None:
+    several = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,), members=3)
+    several.save(tmp_path / "policy.safetensors")
+    loaded, observation = Policy.load(tmp_path / "policy.safetensors"), torch.randn(9, 5)
+    assert loaded.members == 3 and torch.equal(several.act(observation), loaded.act(observation))
+    del policy.config["members"]
+    policy.save(tmp_path / "before.safetensors")
+    assert torch.equal(policy.act(observation), Policy.load(tmp_path / "before.safetensors").act(observation))
+    with pytest.raises(ValueError, match="at least one member, not 0"):
+        Policy(5, [-2.0], [2.0], members=0)
+
+
 def test_a_fixed_deviation_holds_everywhere_and_in_its_file(policy: Policy, tmp_path: Path) -> None:
     observation = torch.randn(50, policy.observation_size)
     actions = policy.mean_action(observation)
