@@ -11,6 +11,14 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from app.errors import UserError
 
+LAST = "last.ckpt"  # Lightning's name of the newest one
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The checkpoint that a training in ``folder`` goes on from, if there is one."""
+    last = folder / LAST
+    return str(last) if last.exists() else None
+
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there in one step.

@@ -19,9 +19,12 @@ import h5py
 import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
+from minari.dataset.minari_dataset import parse_dataset_id
 from minari.namespace import create_namespace, list_local_namespaces
 
+from app.errors import UserError
 from app.statistics import summarize_returns
+from datamodules.sources import BUNDLED_ROOT, ID_PATTERN
 from zoo.episodes import Episode, reproduces
 from zoo.files import sha256
 from zoo.tasks import Task
@@ -65,6 +68,24 @@ def read_recipe(root: Path, dataset_id: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return {}
     return recipe if isinstance(recipe, dict) else {}
+
+
+def refuse_unusable_id(root: Path, dataset_id: str) -> None:
+    """Refuse an id that a new dataset in ``root`` cannot have.
+
+    Raises:
+        UserError: saying why.
+    """
+    if not ID_PATTERN.fullmatch(dataset_id):
+        raise UserError(f"{dataset_id!r} is no id of a dataset: write it as name/variant-v0")
+    if (BUNDLED_ROOT / dataset_id).exists():
+        raise UserError(f"{dataset_id} is bundled with offsim, and would be found first: choose another id")
+    try:
+        parse_dataset_id(dataset_id)
+    except ValueError as error:
+        raise UserError(f"{dataset_id!r} is no id for Minari: {error}") from error
+    if (root / dataset_id).exists():
+        raise UserError(f"{dataset_id} exists in {root}: take the next version, or remove it first")
 
 
 @contextmanager

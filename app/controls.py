@@ -17,6 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from app.checkpoints import last_checkpoint
 from app.critic_value import compare, recorded_belief
 from app.errors import UserError
 from app.evaluate import real_episodes, summarize_episodes
@@ -160,8 +161,7 @@ def train_control(run: FinishedRun, name: str, settings: dict[str, Any]) -> Cont
         accelerator=run.configuration.get("accelerator", "auto"),
         devices=run.configuration.get("devices", 1),
     )
-    last = folder / "last.ckpt"
-    trainer.fit(learner, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+    trainer.fit(learner, datamodule=data, ckpt_path=last_checkpoint(folder))
     learner.cpu()
     learner.averaged_policy.save(folder / "policy.safetensors")
     return learner

@@ -10,13 +10,11 @@ from pathlib import Path
 import gymnasium
 import minari
 import numpy as np
-from minari.dataset.minari_dataset import parse_dataset_id
 from numpy.typing import NDArray
 
-from app.collect_record import dataset_root, episode_buffer, new_dataset
+from app.collect_record import dataset_root, episode_buffer, new_dataset, refuse_unusable_id
 from app.errors import UserError
 from app.tables import Layout, read_episodes
-from datamodules.sources import BUNDLED_ROOT, ID_PATTERN
 from zoo.episodes import Episode
 
 HELP = "turn logs of your own system, CSV or NumPy files, into a dataset to train on"
@@ -56,16 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, write, and say what was found."""
     root = dataset_root(arguments.dataset_root)
-    if not ID_PATTERN.fullmatch(arguments.id):
-        raise UserError(f"{arguments.id!r} is no id of a dataset: write it as name/variant-v0")
-    if (BUNDLED_ROOT / arguments.id).exists():
-        raise UserError(f"{arguments.id} is bundled with offsim, and would be found first: choose another id")
-    try:
-        parse_dataset_id(arguments.id)
-    except ValueError as error:
-        raise UserError(f"{arguments.id!r} is no id for Minari: {error}") from error
-    if (root / arguments.id).exists():
-        raise UserError(f"{arguments.id} exists in {root}: take the next version, or remove it first")
+    refuse_unusable_id(root, arguments.id)
     names = ("observations", "actions", "next_observations", "episode", "reward", "terminated")
     layout = Layout(**{name: getattr(arguments, name) for name in names})
     episodes = [episode for path in arguments.files for episode in read_episodes(path, layout)]

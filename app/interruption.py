@@ -11,10 +11,10 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from app.checkpoints import LAST
 from app.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LAST = "last.ckpt"
 
 
 class SaveWhenInterrupted(Callback):

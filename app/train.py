@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from app.checkpoints import last_checkpoint
 from app.configuration import chosen_method, load_configuration, resolve
 from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
@@ -94,6 +95,5 @@ def train_stage(configuration: DictConfig, folder: Path, name: str) -> None:
 def _fit(configuration: DictConfig, folder: Path, stage: str, module: Method, data: TransitionDataModule) -> None:
     steps = training_steps(configuration, stage)
     trainer = make_trainer(folder, steps, accelerator=configuration.accelerator, devices=configuration.devices)
-    last = folder / "last.ckpt"
-    trainer.fit(module, datamodule=data, ckpt_path=str(last) if last.exists() else None)
+    trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder))
     save_learned(module.cpu(), data, folder.with_suffix(".safetensors"))

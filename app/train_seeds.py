@@ -11,6 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from app.checkpoints import LAST, last_checkpoint
 from app.configuration import POLICY_METHODS, STAGES
 from app.errors import UserError
 from app.export import save_learned
@@ -103,8 +104,7 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> Non
         loggers=[],
         callbacks=[SeedCheckpoints([run / stage for run in runs])],
     )
-    last = own_folder / "last.ckpt"
-    trainer.fit(batch, datamodule=SeedData(data), ckpt_path=str(last) if last.exists() else None)
+    trainer.fit(batch, datamodule=SeedData(data), ckpt_path=last_checkpoint(own_folder))
     for run, module, own in zip(runs, modules, data, strict=True):
         save_learned(module.cpu(), own, (run / stage).with_suffix(".safetensors"))
 
@@ -123,7 +123,7 @@ class SeedCheckpoints(Callback):
         assert isinstance(pl_module, SeedBatch)
         if trainer.is_global_zero and not trainer.interrupted:
             together = Path(trainer.checkpoint_callback.last_model_path)  # type: ignore[union-attr]
-            pl_module.write_own_checkpoints(together, [folder / "last.ckpt" for folder in self.folders])
+            pl_module.write_own_checkpoints(together, [folder / LAST for folder in self.folders])
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from tensordict import TensorDict
@@ -50,27 +50,25 @@ def open_loop(model: TransitionModel, table: TensorDict, starts: Tensor, length:
 @torch.no_grad()
 def open_loop_errors(model: TransitionModel, table: TensorDict, steps: Sequence[int]) -> dict[int, float]:
     """Root-mean-square error in standardised observations after each number of steps, replaying recorded actions."""
-    errors: dict[int, float] = {}
-    for length in steps:
-        starts = segments(table, length)
-        if len(starts) == 0:
-            continue
-        imagined = open_loop(model, table, starts, length)[-1]
-        real = table["next", "observation"][starts + length - 1]
-        difference = (imagined - real) / model.observation_normalizer.std
-        errors[length] = float(difference.square().mean().sqrt())
-    return errors
+    return _forecast_errors(model, table, steps, lambda starts, length: open_loop(model, table, starts, length)[-1])
 
 
 def no_change_errors(model: TransitionModel, table: TensorDict, steps: Sequence[int]) -> dict[int, float]:
     """The same error of predicting that nothing changes: how far apart states are."""
+    return _forecast_errors(model, table, steps, lambda starts, _: table["observation"][starts])
+
+
+def _forecast_errors(
+    model: TransitionModel, table: TensorDict, steps: Sequence[int], forecast: Callable[[Tensor, int], Tensor]
+) -> dict[int, float]:
     errors: dict[int, float] = {}
     for length in steps:
         starts = segments(table, length)
         if len(starts) == 0:
             continue
-        moved = table["next", "observation"][starts + length - 1] - table["observation"][starts]
-        errors[length] = float((moved / model.observation_normalizer.std).square().mean().sqrt())
+        real = table["next", "observation"][starts + length - 1]
+        difference = (forecast(starts, length) - real) / model.observation_normalizer.std
+        errors[length] = float(difference.square().mean().sqrt())
     return errors
 
 

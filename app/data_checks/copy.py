@@ -11,10 +11,9 @@ import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
 
-from app.collect_record import RECORDED_BY, code_version, new_dataset
+from app.collect_record import RECORDED_BY, code_version, new_dataset, refuse_unusable_id
 from app.data_checks.recording import Recorded
-from app.errors import UserError
-from datamodules.sources import ID_PATTERN, Source, data_facts
+from datamodules.sources import Source, data_facts
 
 
 def write_copy(
@@ -38,10 +37,7 @@ def write_copy(
     Raises:
         UserError: if the id cannot be used.
     """
-    if not ID_PATTERN.fullmatch(dataset_id):
-        raise UserError(f"{dataset_id!r} is no id of a dataset: write it as name/variant-v0")
-    if (root / dataset_id).exists():
-        raise UserError(f"{dataset_id} exists in {root}: take the next version, or remove it first")
+    refuse_unusable_id(root, dataset_id)
     original = minari.MinariDataset(source.folder)
     space = source.observation_space
     if dropped_feature is not None:

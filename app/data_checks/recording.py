@@ -42,6 +42,11 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.actions)
 
+    @property
+    def content(self) -> bytes:
+        """What copies of an episode have in common."""
+        return self.observations.tobytes() + self.actions.tobytes()
+
     def steps(self, first: int, stop: int) -> Recorded:
         """The transitions from ``first`` to before ``stop``, as an episode; cut at its end, it counts as truncated."""
         truncations = self.truncations[first:stop].copy()
@@ -112,7 +117,7 @@ def read(dataset_id: str) -> tuple[Source, list[Recorded]]:
 
 
 def transitions(episodes: Sequence[Recorded]) -> Transitions:
-    """All steps of episodes that are whole (``statistics.broken`` says which are not)."""
+    """All steps of episodes that are whole (``statistical.broken_episodes`` says which)."""
 
     def column(arrays: list[Array]) -> Array:
         return np.concatenate(arrays)

@@ -9,7 +9,8 @@ import numpy as np
 
 from app.data_checks.finding import Finding
 from app.data_checks.recording import Recorded
-from app.data_checks.statistical import CLOCK, broken_episodes
+from app.data_checks.replay import ended
+from app.data_checks.statistical import CLOCK, fits
 from datamodules.sources import Source
 from zoo.tasks import Task
 
@@ -28,12 +29,7 @@ def repaired(episodes: Sequence[Recorded], findings: Sequence[Finding], source: 
 
 
 def _without_misshapen(episodes: Episodes, _: Finding, source: Source, __: Task | None) -> Episodes:
-    unfit = {
-        episode.number
-        for episode in episodes
-        if any(finding.name == "shapes" for finding in broken_episodes(source, [episode])[0])
-    }
-    return [episode for episode in episodes if episode.number not in unfit]
+    return [episode for episode in episodes if fits(source, episode)]
 
 
 def _up_to_the_first_end(episodes: Episodes, _: Finding, __: Source, ___: Task | None) -> Episodes:
@@ -84,22 +80,22 @@ def _clipped_actions(episodes: Episodes, _: Finding, source: Source, ___: Task |
 
 
 def _truncated_at_the_limit(episodes: Episodes, finding: Finding, _: Source, __: Task | None) -> Episodes:
-    return [
-        _with_last_flags(episode, terminated=False)
-        if len(episode) == finding.detail and episode.terminations[-1]
-        else episode
-        for episode in episodes
-    ]
+    result = []
+    for episode in episodes:
+        if len(episode) == finding.detail and episode.terminations[-1]:
+            terminations, truncations = episode.terminations.copy(), episode.truncations.copy()
+            terminations[-1], truncations[-1] = False, True
+            episode = replace(episode, terminations=terminations, truncations=truncations)
+        result.append(episode)
+    return result
 
 
 def _ended_by_the_rule(episodes: Episodes, _: Finding, __: Source, task: Task | None) -> Episodes:
     """Ends where the task's rule has them, and nothing after them; no others."""
-    import torch
-
-    assert task is not None and task.termination is not None
+    assert task is not None
     result = []
     for episode in episodes:
-        real = task.termination(torch.as_tensor(episode.observations[1:], dtype=torch.float32)).numpy()
+        real = ended(task, episode.observations[1:])
         stop = int(real.argmax()) + 1 if real.any() else len(episode)
         terminations = np.zeros(stop, dtype=bool)
         terminations[-1] = real.any()
@@ -112,17 +108,11 @@ def _without_copies(episodes: Episodes, _: Finding, __: Source, ___: Task | None
     seen: set[bytes] = set()
     result = []
     for episode in episodes:
-        key = episode.observations.tobytes() + episode.actions.tobytes()
-        if key not in seen:
+        content = episode.content
+        if content not in seen:
             result.append(episode)
-        seen.add(key)
+        seen.add(content)
     return result
-
-
-def _with_last_flags(episode: Recorded, terminated: bool) -> Recorded:
-    terminations, truncations = episode.terminations.copy(), episode.truncations.copy()
-    terminations[-1], truncations[-1] = terminated, not terminated
-    return replace(episode, terminations=terminations, truncations=truncations)
 
 
 # In this order: what cannot be read first, actions before the ends that rows are cut at

@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 
 from app.data_checks.finding import FAULT, NOTE, Finding
 from app.data_checks.recording import Array, Transitions
@@ -99,13 +100,17 @@ def replayed(task: Task, environment_id: str | None, rows: Transitions) -> tuple
     return findings, lines
 
 
+def ended(task: Task, observations: Array) -> Array:
+    """Which observations ``(N, D)`` end an episode by the rule of a task that has one, ``(N,)`` bool."""
+    assert task.termination is not None
+    return task.termination(torch.as_tensor(observations, dtype=torch.float32)).numpy()
+
+
 def ends(task: Task, rows: Transitions) -> list[Finding]:
     """Recorded ends against the task's own rule."""
     if task.termination is None:
         return []
-    import torch
-
-    real = task.termination(torch.as_tensor(rows.following, dtype=torch.float32)).numpy()
+    real = ended(task, rows.following)
     findings = []
     missing = np.flatnonzero(real & ~rows.terminated)
     if len(missing):

@@ -26,7 +26,7 @@ def broken_episodes(source: Source, episodes: Sequence[Recorded]) -> tuple[list[
     whole = []
     for episode in episodes:
         where, steps = f"episode {episode.number}", len(episode)
-        if not _fits(source, episode):
+        if not fits(source, episode):
             misshapen.append(where)
             continue
         bad = np.flatnonzero(
@@ -67,7 +67,8 @@ def statistical(source: Source, episodes: Sequence[Recorded], rows: Transitions)
     ]
 
 
-def _fits(source: Source, episode: Recorded) -> bool:
+def fits(source: Source, episode: Recorded) -> bool:
+    """Whether an episode has steps, and arrays of the shapes that belong to them and to the dataset's spaces."""
     steps = len(episode)
     return steps > 0 and (
         episode.observations.shape == (steps + 1, source.observation_size)
@@ -125,9 +126,9 @@ def _copies(episodes: Sequence[Recorded], rows: Transitions) -> list[Finding]:
     first: dict[bytes, int] = {}
     copies = []
     for episode in episodes:
-        key = episode.observations.tobytes() + episode.actions.tobytes()
-        if first.setdefault(key, episode.number) != episode.number:
-            copies.append(f"episode {episode.number} is a copy of episode {first[key]}")
+        original = first.setdefault(episode.content, episode.number)
+        if original != episode.number:
+            copies.append(f"episode {episode.number} is a copy of episode {original}")
     if copies:
         text = f"{_first(copies).rstrip(':')}; copies in training and held-out data make every forecast look good"
         return [Finding("copied episodes", FAULT, text, "copied episodes")]

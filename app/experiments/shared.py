@@ -15,6 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from app.checkpoints import LAST
 from app.experiments.grid import settings_key
 from app.run_folder import finished_stages, note_stage, shared_stages
 from lit_modules.offsim import GAME_SETTINGS
@@ -23,7 +24,7 @@ NAMES = ("behaviour_cloning", "simulator")  # stages that can be shared, in thei
 COMMON = ("task", "seed", "accelerator", "devices", "data")  # what every stage reads
 NOT_COPIED = ("*.ckpt",)  # resuming happens where a stage is trained
 PRETRAINING = "pretraining"  # the simulator stage up to its game
-CHECKPOINT = Path("simulator") / "last.ckpt"
+CHECKPOINT = Path("simulator") / LAST
 
 
 @dataclass(frozen=True)
