@@ -56,7 +56,7 @@ class ReplayLearner(SimulatorPolicy):
         critics: int = 2,
         layer_norm: bool = True,
         replayed_start_share: float = 0.0,
-        push_share: float = 0.0,
+        push_share: float = 0.25,
         push_steps: int = 3,
         candidates: int = 2,
         refresh_every: int = 500,
@@ -138,10 +138,11 @@ class ReplayLearner(SimulatorPolicy):
         starts, action_noise, *rest = super().draw_roll_outs(candidates)
         if self.hparams["push_share"] > 0.0:
             steps, count, _ = action_noise.shape
-            first = self.random.integers(steps - self.hparams["push_steps"] + 1, count)
+            length = min(self.hparams["push_steps"], steps)
+            first = self.random.integers(steps - length + 1, count)
             since = torch.arange(steps, device=first.device).unsqueeze(1) - first
             pushed = self.random.uniform(count) < self.hparams["push_share"]
-            during = pushed & (since >= 0) & (since < self.hparams["push_steps"])
+            during = pushed & (since >= 0) & (since < length)
             action_noise = torch.where(during.unsqueeze(-1), PUSH * action_noise.sign(), action_noise)
         return (starts, action_noise, *rest)
 

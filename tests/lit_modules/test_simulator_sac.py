@@ -329,6 +329,12 @@ def test_pushed_roll_outs_go_to_the_bounds_for_a_few_steps(tmp_path: Path) -> No
     assert float(signs.mean().abs()) < 0.1
 
 
+def test_push_longer_than_a_roll_out_fills_it(tmp_path: Path) -> None:
+    module = make(tmp_path, push_share=1.0, push_steps=4, horizon=2, starts=10, candidates=1)
+    columns, _ = module.simulate(*module.draw_roll_outs())
+    assert bool((columns["action"].abs() > 1.0 - 1e-6).all())
+
+
 def test_pushes_are_drawn_after_everything_else(tmp_path: Path) -> None:
     pushed, plain = (make(tmp_path, push_share=share).draw_roll_outs(2) for share in (1.0, 0.0))
     starts, noise, *rest = pushed
