@@ -308,7 +308,7 @@ def _plan_replay(arguments: argparse.Namespace, task: Task, training: Training) 
     description = (
         f"Replay of online soft actor-critic (seed {arguments.seed}) in {task.environment_id}: {part} {until.steps} "
         f"transitions seen until the {arguments.replay_until} snapshot (after {until.updates} updates, mean return "
-        f"{until.mean_return:.1f}); episodes still running then, or at an interruption of the training, are truncated. "
+        f"{until.mean_return:.1f}); episodes still running then are truncated. "
         "Rewards are in single precision."
     )
     return Recording(record, "SAC replay", description, {"updates": until.updates, "transitions": until.steps})

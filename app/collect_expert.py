@@ -20,13 +20,14 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from app.checkpoints import LAST, WholeCheckpointIO
 from app.errors import UserError
+from app.interruption import SaveWhenInterrupted
 from app.progress import training_progress
 from lit_modules.online_sac import OnlineSAC
 from zoo.episodes import Episode, interleaved_episodes
 
 RUN_SETTINGS = ("iterations", "checkpoint_every")  # the rest are OnlineSAC's
-CHECKPOINT = "last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Training:
     @cached_property
     def _checkpoint(self) -> dict[str, Any]:
         # mapped, so that the evaluations are read without the replay beside them
-        path = self.folder / CHECKPOINT
+        path = self.folder / LAST
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            _ = checkpoint["online_sac"], checkpoint["global_step"], checkpoint["hyper_parameters"]
+            _ = checkpoint["online_sac"]["environments"], checkpoint["global_step"], checkpoint["hyper_parameters"]
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path} is not a checkpoint of this command, or it is damaged: remove it to train from the start"
@@ -72,7 +73,7 @@ class Training:
     @property
     def iterations(self) -> int:
         """Iterations done; 0 before the first checkpoint."""
-        return int(self._checkpoint["global_step"]) if (self.folder / CHECKPOINT).exists() else 0
+        return int(self._checkpoint["global_step"]) if (self.folder / LAST).exists() else 0
 
     @property
     def updates(self) -> int:
@@ -243,7 +244,9 @@ def train_expert(task: str, seed: int, settings: dict[str, Any], folder: Path) -
                 enable_version_counter=False,
             ),
             *training_progress("training"),
+            SaveWhenInterrupted(),
         ],
+        plugins=[WholeCheckpointIO()],
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -256,8 +259,8 @@ def train_expert(task: str, seed: int, settings: dict[str, Any], folder: Path) -
             ".*LeafSpec.*",
         ):
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(module, ckpt_path=str(folder / CHECKPOINT) if done else None, weights_only=True)
-    trainer.save_checkpoint(folder / CHECKPOINT)
+        trainer.fit(module, ckpt_path=str(folder / LAST) if done else None, weights_only=True)
+    trainer.save_checkpoint(folder / LAST)
     for environment in module.environments:
         environment.close()
     training = Training(folder)

@@ -22,6 +22,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, QNetwork
 from zoo.episodes import policy_actions, run_episodes
 from zoo.policy import Policy
+from zoo.resumable import Resumable
 from zoo.tasks import get_task
 
 
@@ -78,7 +79,7 @@ class OnlineSAC(lightning.LightningModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.task = get_task(task)
-        self.environments = [self.task.make() for _ in range(environments)]
+        self.environments = [Resumable(self.task.make()) for _ in range(environments)]
         space = self.environments[0].action_space
         assert isinstance(space, gymnasium.spaces.Box)
         self.policy = Policy(self.task.observation_size, space.low.tolist(), space.high.tolist(), hidden_sizes)
@@ -105,7 +106,13 @@ class OnlineSAC(lightning.LightningModule):
         return np.asarray(observation, dtype=np.float32)
 
     def train_dataloader(self) -> DataLoader[int]:
-        return DataLoader(range(2**31))  # type: ignore[arg-type]
+        # A generator of its own: without, every start of an iteration draws from the one that a checkpoint restores
+        return DataLoader(range(2**31), generator=torch.Generator())  # type: ignore[arg-type]
+
+    def on_train_start(self) -> None:
+        if self.vector_steps == 0:
+            # As loaders without a generator of their own did when the published data sets were made
+            torch.empty((), dtype=torch.int64).random_()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         parameters = [parameter for parameter in self.loss.parameters() if parameter.requires_grad]
@@ -198,7 +205,12 @@ class OnlineSAC(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["online_sac"] = {
-            "replay": self.transitions().to_dict(),
+            # In the order they are stored in, which decides what is drawn; cloned, because a view would take the whole
+            # buffer along
+            "replay": self.replay[: len(self.replay)].exclude("index").clone().to_dict(),
+            "replay_writer": self.replay.writer.state_dict(),
+            "environments": [environment.state() for environment in self.environments],
+            "oldest": self.oldest,
             "episodes_started": self.episodes_started,
             "vector_steps": self.vector_steps,
             "updates": self.updates,
@@ -208,15 +220,13 @@ class OnlineSAC(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["online_sac"]
-        replay = TensorDict(state["replay"]).auto_batch_size_(1).clone()
-        # The environments' own state is not saved: their episodes end here, as truncated, and new ones start.
-        newest = replay["next"][-len(self.environments) :]
-        newest["truncated"] |= ~newest["terminated"]
-        self.replay.extend(replay)
-        self.oldest = len(replay) % self.hparams["buffer_size"]
+        self.replay.extend(TensorDict(state["replay"]).auto_batch_size_(1))
+        self.replay.writer.load_state_dict(state["replay_writer"])
+        self.oldest = state["oldest"]
         self.episodes_started = state["episodes_started"]
         self.vector_steps = state["vector_steps"]
         self.updates = state["updates"]
         self.evaluations = state["evaluations"]
+        states = zip(self.environments, state["environments"], strict=True)
+        self.observations = np.stack([environment.restore(each) for environment, each in states]).astype(np.float32)
         torch.set_rng_state(state["torch_random_state"])
-        self.observations = self._restart()

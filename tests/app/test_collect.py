@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from app import collect
 from app.collect_expert import Training, read_settings
 from app.collect_record import datasets_in, repack
-from app.errors import UserError
+from app.errors import Interrupted, UserError
 from lit_modules.online_sac import OnlineSAC
 from zoo.episodes import policy_actions, run_episodes
 from zoo.files import sha256
@@ -93,6 +95,30 @@ def test_an_interrupted_training_is_continued(collected: Path) -> None:
     episodes = training.episodes(360)
     assert sum(len(episode) for episode in episodes) == 360
     assert sum(len(episode) for episode in training.episodes(200)) == 200
+
+
+def test_a_signal_ends_the_training_and_the_same_command_ends_as_if_there_had_been_none(
+    collected: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = OnlineSAC.training_step
+
+    def signalled(self: OnlineSAC, batch: Any, batch_index: int) -> None:
+        step(self, batch, batch_index)
+        if self.global_step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    words = ("--levels", "expert", "replay", "--episodes", "4", "--replay-until", "expert")
+    with monkeypatch.context() as patch:
+        patch.setattr(OnlineSAC, "training_step", signalled)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            collect_with(tmp_path, *words)
+    assert Training(tmp_path / "run").iterations == 3
+    assert collect_with(tmp_path, *words) == 0
+    one, other = Training(tmp_path / "run"), Training(collected / "run")
+    assert [entry.mean_return for entry in one.evaluations] == [entry.mean_return for entry in other.evaluations]
+    for name in ("run/expert.safetensors", "run/snapshots"):
+        files = [tmp_path / name] if (tmp_path / name).is_file() else sorted((tmp_path / name).iterdir())
+        assert files and all(sha256(file) == sha256(collected / file.relative_to(tmp_path)) for file in files)
 
 
 def test_the_same_command_again_changes_nothing(collected: Path, capsys: pytest.CaptureFixture[str]) -> None:

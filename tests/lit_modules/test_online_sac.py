@@ -83,24 +83,30 @@ def test_updates_change_actor_critics_and_targets(tmp_path: Path) -> None:
         assert any(name.startswith(part) for name in changed), part
 
 
-def test_an_interrupted_training_continues_and_joins_no_episodes(tmp_path: Path) -> None:
-    first = make_module(tmp_path)
-    train(first, 4).save_checkpoint(tmp_path / "last.ckpt")
-    before = first.transitions()
-    second = make_module(tmp_path)
-    train(second, 6, tmp_path / "last.ckpt")
-    assert second.vector_steps == 60 and second.updates == 45
-    assert [entry["steps"] for entry in second.evaluations] == [60, 120, 180]
-    rows = second.transitions()
-    assert torch.equal(rows["observation"][:120], before["observation"])
-    ended = rows["next", "terminated"] | rows["next", "truncated"]
-    assert ended[117:120].all()  # the environments' own state is not saved, so every episode ends here
-    assert not (rows["next", "terminated"] & rows["next", "truncated"])[117:120].any()
-    assert torch.equal(rows["next", "terminated"][:120], before["next", "terminated"])
-    found = episodes(rows, 3)  # refuses rows that do not follow one another
+@pytest.mark.parametrize("stopped", [1, 4])  # while actions are still random, and with a buffer that is full
+def test_an_interrupted_training_ends_bit_for_bit_as_one_never_interrupted(stopped: int, tmp_path: Path) -> None:
+    whole = make_module(tmp_path / "whole", buffer_size=90)
+    train(whole, 6)
+    train(make_module(tmp_path, buffer_size=90), stopped).save_checkpoint(tmp_path / "last.ckpt")
+    torch.manual_seed(17)  # another process
+    resumed = OnlineSAC("hopper", snapshots=str(tmp_path / "snapshots"), **{**SMALL, "buffer_size": 90})
+    train(resumed, 6, tmp_path / "last.ckpt")
+    assert resumed.vector_steps == 60 and resumed.updates == 45
+    assert resumed.evaluations == whole.evaluations
+    for one, other in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+    rows, others = resumed.transitions(), whole.transitions()
+    for key in ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "terminated")):
+        assert torch.equal(rows[key], others[key]), key
+
+
+def test_no_episodes_are_joined_and_no_start_is_used_twice(tmp_path: Path) -> None:
+    module = make_module(tmp_path)
+    train(module, 6)
+    found = episodes(module.transitions(), 3)  # refuses rows that do not follow one another
     assert sum(len(episode) for episode in found) == 180
     starts = {episode.observations[0].tobytes() for episode in found}
-    assert len(starts) == len(found)  # no start seed was used twice
+    assert len(starts) == len(found)
 
 
 def test_training_is_repeatable(tmp_path: Path) -> None:
