@@ -20,12 +20,36 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(last) if last.exists() else None
 
 
+def _on_the_host(storage: Any, location: str) -> Any:
+    """Where tensors of a checkpoint go at first, whatever device wrote it."""
+    return storage
+
+
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there in one step.
 
     Lightning's own writes to the system's folder for temporary files first, and where that is on another disk, moving
     it is copying: a process that is killed meanwhile leaves half a checkpoint in the place of a good one.
     """
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Read a checkpoint, of which nothing is executed whatever it says.
+
+        Raises:
+            UserError: if it is none, is damaged, or would have something executed.
+        """
+        try:
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location or _on_the_host, weights_only=True)
+        except FileNotFoundError as error:
+            raise UserError(f"there is no checkpoint {path}") from error
+        # What a file that is none makes torch's reader stumble over depends on its first bytes
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(
+                f"{path} is no checkpoint of a training with offsim, or is damaged: {reason} "
+                "Name another, or begin anew without --ckpt_path"
+            ) from error
+        return checkpoint
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint.

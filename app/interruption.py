@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM end a training after the update steps under way, with everything saved."""
+"""Ctrl-C and SIGTERM end a training after the update steps under way, with everything saved.
+
+Of several processes any may get the signal: they agree at each step whether one of them has, and end at the same.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ from types import FrameType
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import distributed
 
 from app.checkpoints import LAST
 from app.errors import Interrupted
+from lit_modules.parallel import exchange
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -20,8 +26,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class SaveWhenInterrupted(Callback):
     """On the first signal, end the training at its next step, where a checkpoint continues it bit for bit.
 
-    A second signal ends it at once, with the last regular checkpoint. Trainings of several processes keep Lightning's
-    own handling: one of them may not stop while others wait for it.
+    A second signal ends it at once, with the last regular checkpoint.
     """
 
     def __init__(self) -> None:
@@ -29,8 +34,9 @@ class SaveWhenInterrupted(Callback):
         self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.world_size > 1 or threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread():
             return
+        # Lightning's own handlers send a message to processes that may be at work on another
         self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -39,13 +45,16 @@ class SaveWhenInterrupted(Callback):
         self._received = number
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if self._received is None:
+        received = self._received
+        if trainer.world_size > 1:
+            received = _of_any_process(received, trainer.strategy.root_device)
+        if received is None:
             return
         kept = trainer.checkpoint_callback
         folder = kept.dirpath if isinstance(kept, ModelCheckpoint) and kept.dirpath else trainer.default_root_dir
         checkpoint = Path(folder) / LAST
         trainer.save_checkpoint(checkpoint)
-        raise Interrupted(self._received, checkpoint)
+        raise Interrupted(received, checkpoint)
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._restore()
@@ -59,3 +68,10 @@ class SaveWhenInterrupted(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before, self._received = {}, None
+
+
+def _of_any_process(received: int | None, device: torch.device) -> int | None:
+    """The signal that some process has received, if one has; every process asks, at the same step."""
+    number = torch.tensor(received or 0, device=device)
+    exchange(number, distributed.ReduceOp.MAX)
+    return int(number) or None

@@ -87,12 +87,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"offsim: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
+        if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # Lightning kills the first process if another fails
+            return 0
         again = f"add --ckpt_path {error.checkpoint}" if words[0] in LIGHTNING_COMMANDS else "the same command goes on"
         print(f"offsim: {error}; {again}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:
         print("offsim: interrupted", file=sys.stderr)
         return 130
+    except RuntimeError as error:
+        if type(error).__name__ != "RankLost":  # by its name: commands that do not train need no torch
+            raise
+        print(f"offsim: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

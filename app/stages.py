@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from app.checkpoints import WholeCheckpointIO
@@ -19,6 +20,7 @@ from datamodules import DataError, TransitionDataModule  # noqa: F401
 from lit_modules.behaviour_cloning import BehaviourCloning  # noqa: F401
 from lit_modules.offline_ml_irl import OfflineMLIRL  # noqa: F401
 from lit_modules.offsim import OffSim  # noqa: F401
+from lit_modules.parallel import refuse_other_strategies
 from lit_modules.simulator_ppo import SimulatorPPO  # noqa: F401
 from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
@@ -34,7 +36,12 @@ class StageCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Lightning's, but a checkpoint is there whole or not at all, and signals save before they end."""
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+            if trainer.world_size > 1:
+                refuse_other_strategies(trainer.strategy)
+        except (ValueError, MisconfigurationException) as error:
+            raise UserError(str(error)) from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not what a configuration asks for
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         trainer.callbacks.insert(0, SaveWhenInterrupted())  # type: ignore[attr-defined]
@@ -43,7 +50,7 @@ class StageCLI(LightningCLI):
 
 def run(words: Sequence[str]) -> int:
     """Run ``words``, e.g. ``["fit", "--config", "configs/fit/simulator.yaml"]``."""
-    program, sys.argv = sys.argv, sys.argv[:1]  # LightningCLI warns if both hold arguments
+    program, sys.argv = sys.argv, [sys.argv[0], *words]  # Lightning starts the other processes of a training with it
     try:
         StageCLI(
             lightning.LightningModule,
@@ -53,7 +60,6 @@ def run(words: Sequence[str]) -> int:
             auto_configure_optimizers=False,
             parser_kwargs={"parser_mode": "omegaconf"},
             save_config_kwargs={"overwrite": True},
-            args=list(words),
         )
     except DataError as error:
         raise UserError(str(error)) from error

@@ -16,6 +16,7 @@ from app.errors import UserError
 from app.export import save_learned
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.run_folder import claim_folder, finished_stages, note_stage
+from app.several_processes import is_first, several, train_in_processes
 from app.train_seeds import parse_seeds, train_seeds
 from app.trainers import make_trainer
 from datamodules import DataError, TransitionDataModule
@@ -78,22 +79,32 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
     claim_folder(configuration, folder)
     for name in configuration.stages:
-        if name not in finished_stages(folder):
+        if name in finished_stages(folder):
+            continue
+        if several(configuration.devices):
+            train_in_processes(folder, name)
+        else:
             train_stage(configuration, folder, name)
     return finish(configuration, folder)
 
 
 def train_stage(configuration: DictConfig, folder: Path, name: str) -> None:
-    """Run one stage in ``folder``, from its last checkpoint if there is one, and note that it is done."""
-    say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")
+    """Run one stage in ``folder``, from its last checkpoint if there is one, and note that it is done.
+
+    Of several processes that call this together, the first alone prints and writes files.
+    """
+    if is_first():
+        say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")
     data = make_data(configuration, name)
     before = time.perf_counter()
     _fit(configuration, folder / name, name, make_module(configuration, folder, name, data), data)
-    note_stage(folder, name, time.perf_counter() - before)
+    if is_first():
+        note_stage(folder, name, time.perf_counter() - before)
 
 
 def _fit(configuration: DictConfig, folder: Path, stage: str, module: Method, data: TransitionDataModule) -> None:
     steps = training_steps(configuration, stage)
     trainer = make_trainer(folder, steps, accelerator=configuration.accelerator, devices=configuration.devices)
     trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder))
-    save_learned(module.cpu(), data, folder.with_suffix(".safetensors"))
+    if is_first():
+        save_learned(module.cpu(), data, folder.with_suffix(".safetensors"))

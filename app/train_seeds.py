@@ -17,6 +17,7 @@ from app.errors import UserError
 from app.export import save_learned
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.run_folder import claim_folder, finished_stages, note_stage
+from app.several_processes import several
 from app.statistics import summarize_seeds
 from app.trainers import make_loggers, make_trainer
 from datamodules.seeds import SeedData
@@ -50,6 +51,8 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     Raises:
         UserError: if they cannot be trained together with these settings.
     """
+    if several(configuration.devices):
+        raise UserError("seeds are trained together on one device: leave devices at 1, or train one seed at a time")
     try:
         POLICY_METHODS[configuration.policy.method].refuse_lock_step(configuration.policy.model)
     except ValueError as error:

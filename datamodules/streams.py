@@ -1,7 +1,7 @@
 """Endless batches of transitions.
 
-What a batch holds depends on the seed, the rank and its own number, never on what was drawn before it: a resumed run
-goes on with the very batches it would have seen.
+What a batch holds depends on the seed, the rank and their number, and its own number, never on what was drawn before
+it: a resumed run goes on with the very batches it would have seen.
 """
 
 from __future__ import annotations
@@ -40,11 +40,18 @@ class Stream:
     chunked: bool = False
 
 
-def random_rows(stream: Stream, count: int, numbers: Iterator[int], key: tuple[int, ...]) -> Iterator[Tensor]:
-    """``count`` uniform row ids for each batch number, ``(count,)`` int64, every batch from a generator of its own."""
+def random_rows(
+    stream: Stream, updates: int, numbers: Iterator[int], key: tuple[int, ...], rank: int = 0, world_size: int = 1
+) -> Iterator[Tensor]:
+    """Uniform row ids for each batch number, ``(updates * rows,)`` int64, every batch from a generator of its own.
+
+    Ranks have their shares of the same draw: together they see what one process of as many times the rows would.
+    """
+    share = slice(rank * stream.rows, (rank + 1) * stream.rows)
     for number in numbers:
         generator = _generator(*key, number)
-        yield torch.randint(stream.start, stream.stop, (count,), generator=generator)
+        drawn = torch.randint(stream.start, stream.stop, (updates, world_size * stream.rows), generator=generator)
+        yield drawn[:, share].flatten()
 
 
 def chunked_rows(
@@ -145,9 +152,10 @@ class TransitionStream(IterableDataset[Batch]):
             }
 
     def _rows(self, index: int, stream: Stream, first: int, workers: int) -> Iterator[Tensor]:
-        count = self.updates * stream.rows
         if not stream.chunked:
-            return random_rows(stream, count, itertools.count(first, workers), (self.seed, self.rank, index))
+            numbers, key = itertools.count(first, workers), (self.seed, 0, index)
+            return random_rows(stream, self.updates, numbers, key, self.rank, self.world_size)
+        count = self.updates * stream.rows
         # Batch b comes from shard b mod workers, also after resuming at any b.
         shard = self.rank * workers + first % workers
         return chunked_rows(stream, count, shard, self.world_size * workers, first // workers, self.seed)

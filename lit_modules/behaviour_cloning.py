@@ -135,7 +135,7 @@ class BehaviourCloning(Method):
             location, scale = self.policy(held_out["observation"])
             for form in ("mse", "log_likelihood"):
                 loss = cloning_loss(self.policy, location, scale, held_out["action"], form)
-                self.log(f"validation/{form}", loss, batch_size=len(held_out))
+                self.log(f"validation/{form}", loss, batch_size=len(held_out), sync_dist=True)
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """The figures of validation, for ``offsim test``."""

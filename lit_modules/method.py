@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lit_modules.compilation import compiled
 from lit_modules.graphs import Graphs, make_capturable
+from lit_modules.parallel import agree, of_all_ranks, refuse_other_strategies
 from lit_modules.random_stream import RandomStream
 
 
@@ -86,6 +87,7 @@ class Method(lightning.LightningModule):
         self.random = RandomStream(torch.initial_seed(), type(self).__name__)
         self._compiled: dict[str, Callable[..., Any]] = {}
         self.graphs: Graphs | None = None
+        self.parallel = False
 
     def capture_graphs(self) -> None:
         """Replay steps as CUDA graphs from here on; for one GPU, once the module and its optimisers are there."""
@@ -94,7 +96,13 @@ class Method(lightning.LightningModule):
             make_capturable(optimizer.optimizer, self.device)
 
     def on_train_start(self) -> None:
-        if self.device.type == "cuda" and self.trainer.world_size == 1:
+        self.parallel = self.trainer.world_size > 1
+        if self.parallel:
+            refuse_other_strategies(self.trainer.strategy)
+            # Lightning's wrapper has made networks equal on all ranks. It would average the gradients of one backward
+            # pass over all parameters; here each optimiser has passes of its own
+            self.trainer.strategy.model = self
+        elif self.device.type == "cuda":
             self.capture_graphs()
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
@@ -155,8 +163,10 @@ class Method(lightning.LightningModule):
             # A loss may reach other parameters too: each step clears its own gradients first
             optimizer.zero_grad(set_to_none=True)
             self.manual_backward(loss)
+            gradients = gradients_of(optimizer)
+            if self.parallel:
+                parts = agree(gradients, parts)
             if step.gradient_norm is not None:
-                gradients = gradients_of(optimizer)
                 norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
                 parts = {**parts, step.gradient_norm: norm}
                 if step.largest_norm is not None:
@@ -195,16 +205,35 @@ class Method(lightning.LightningModule):
         for stream in streams:
             stream.place(self.trainer.strategy.root_device, self.trainer.global_rank)
 
+    def random_streams(self) -> dict[str, RandomStream]:
+        """All that this method draws from, by the names they have in checkpoints."""
+        return {"random": self.random}
+
+    def rank_state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of each rank, because ranks differ in it; random streams apart."""
+        return {}
+
+    def restore_rank_state(self, state: dict[str, Any]) -> None:
+        """Continue with what :meth:`rank_state` returned on this rank, or on another if there were fewer."""
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["updates"] = self.updates
         checkpoint["control"] = self.control
-        checkpoint["random_state"] = self.random.state()
+        streams = {name: stream.state() for name, stream in self.random_streams().items()}
+        checkpoint["ranks"] = of_all_ranks({"streams": streams, **self.rank_state()})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("control", False) != self.control:
             raise ValueError("a control of `offsim diagnose` and a method's training cannot continue one another")
+        if "ranks" not in checkpoint:
+            raise ValueError("an older version of offsim wrote this checkpoint: only that version can continue it")
         self.updates = checkpoint["updates"]
-        self.random.restore(checkpoint["random_state"])
+        rank = getattr(self._trainer, "global_rank", 0)
+        saved = checkpoint["ranks"][rank % len(checkpoint["ranks"])]
+        self.restore_rank_state(saved)
+        if rank < len(checkpoint["ranks"]):  # one more than there were draws numbers of its own from the beginning
+            for name, stream in self.random_streams().items():
+                stream.restore(saved["streams"][name])
 
 
 def cosine_decay(done: float, final: float) -> float:

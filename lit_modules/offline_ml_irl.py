@@ -40,6 +40,9 @@ class OfflineMLIRL(SimulatorSAC):
         reward_uses_next_observation: r(s,a,s') if true, r(s,a) if false.
         reward_learning_rate: Adam's rate for the reward.
         reward_bound: largest distance of a reward from the mean reward of the policy's transitions.
+        high_quantile: quantile of the demonstrations' reward above which nothing more is earned, measured along the
+            way: what a simulator promises beyond the demonstrations is where it is wrong. ``None`` leaves it to the
+            bound.
         end_quantile: quantile of the reward of the policy's transitions that an end is worth, for ever. Measured
             along the way, because a learned reward has no natural zero.
         level_average: decay of the running averages of that mean and of that quantile.
@@ -57,6 +60,7 @@ class OfflineMLIRL(SimulatorSAC):
         reward_uses_next_observation: bool = False,
         reward_learning_rate: float = 3e-4,
         reward_bound: float = 10.0,
+        high_quantile: float | None = None,
         end_quantile: float = 0.05,
         level_average: float = 0.99,
         gradient_penalty_weight: float = 10.0,
@@ -106,7 +110,7 @@ class OfflineMLIRL(SimulatorSAC):
             rollout = (own["observation"], own["action"], own["next", "observation"])
             share = self.reward_random.uniform(count, 1)
             logged |= yield Descend("reward_objective", (expert, rollout, share), optimizer=1)
-            self._follow_levels(logged["reward/rollout"], logged["reward/end"])
+            self._follow_levels(logged)
         logged |= yield from super().update(inputs)
         return logged
 
@@ -115,16 +119,19 @@ class OfflineMLIRL(SimulatorSAC):
         """That of an average transition of the policy, on which the reward is centred."""
         return torch.zeros_like(self.end_value)
 
-    def _follow_levels(self, mean: Tensor, end: Tensor) -> None:
-        """Keep the reward centred on what the policy earns, and ends at their level below it.
+    def _follow_levels(self, measured: dict[str, Tensor]) -> None:
+        """Keep the reward centred on what the policy earns, ends at their level below it, and its bound above.
 
         A constant in the reward changes no policy, but critics need some ``1 / (tau * (1 - gamma))`` updates to learn
         what it adds up to.
         """
         share = 1.0 - self.hparams["level_average"] if self.updates > 0 else 1.0
+        mean, end = measured["reward/rollout"], measured["reward/end"]
         self.simulator.reward.offset.lerp_(mean, share)
         lasting = self.hparams["reward_scale"] / (1.0 - self.hparams["gamma"])
         self.end_value.lerp_(lasting * (end - mean), share)
+        if self.hparams["high_quantile"] is not None:
+            self.simulator.reward.high.lerp_(measured["reward/high"] - mean, share)
 
     def reward_objective(
         self, expert: tuple[Tensor, ...], rollout: tuple[Tensor, ...], share: Tensor
@@ -137,7 +144,7 @@ class OfflineMLIRL(SimulatorSAC):
             share: of the first in each interpolate of the gradient penalty, ``(N, 1)``.
         """
         model, settings = self.simulator.reward, self.hparams
-        loss, _, rollout_reward, parts = adversarial_loss(
+        loss, expert_reward, rollout_reward, parts = adversarial_loss(
             model,
             model.features(*expert),
             model.features(*rollout),
@@ -147,7 +154,10 @@ class OfflineMLIRL(SimulatorSAC):
             settings["l2_weight"],
         )
         end = rollout_reward.detach().quantile(settings["end_quantile"])
-        return loss, {**parts, "reward/loss": loss.detach(), "reward/end": end}
+        parts |= {"reward/loss": loss.detach(), "reward/end": end}
+        if settings["high_quantile"] is not None:
+            parts["reward/high"] = expert_reward.detach().quantile(settings["high_quantile"])
+        return loss, parts
 
     @torch.no_grad()
     def learned_simulator(self, data: Any, rows: int = 10_000) -> Simulator:
@@ -170,12 +180,13 @@ class OfflineMLIRL(SimulatorSAC):
         self.simulator.reward_learned = True
         return self.simulator.eval().requires_grad_(False)
 
+    def random_streams(self) -> dict[str, RandomStream]:
+        return super().random_streams() | {"reward": self.reward_random}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reward_random_state"] = self.reward_random.state()
         checkpoint["end_value"] = self.end_value.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.reward_random.restore(checkpoint["reward_random_state"])
         self.end_value.copy_(checkpoint["end_value"])

@@ -577,7 +577,7 @@ class OffSim(Method):
         for label, table in sources.items():
             rows = diagnostics.spread(table, REWARD_ROWS).to(self.device)
             reward = self.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"])
-            self.log(f"validation/reward/{label}", reward.mean(), batch_size=len(rows))
+            self.log(f"validation/reward/{label}", reward.mean(), batch_size=len(rows), sync_dist=True)
             for logger in self.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_histogram(f"reward/{label}", reward, self.updates)
@@ -585,7 +585,7 @@ class OffSim(Method):
             errors = diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
             errors |= {f"{key}_before_game": value for key, value in self.errors_before_game.get(label, {}).items()}
             for key, value in errors.items():
-                self.log(f"validation/{label}/{key}", value, batch_size=len(table))
+                self.log(f"validation/{label}/{key}", value, batch_size=len(table), sync_dist=True)
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """The figures of validation, for ``offsim test``."""

@@ -242,17 +242,16 @@ class ReplayLearner(SimulatorPolicy):
         """One update on the inputs of one."""
         raise NotImplementedError
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
+    def random_streams(self) -> dict[str, RandomStream]:
+        return super().random_streams() | {"replay": self.replay_random}
+
+    def rank_state(self) -> dict[str, Any]:
         # Cloned, because a slice of the storage would be saved with the whole storage behind it
         stored = self.replay[: len(self.replay)].exclude("index").clone()
-        checkpoint["replay"] = stored.to_dict()
-        checkpoint["replay_writer"] = self.replay.writer.state_dict()  # where a full buffer is overwritten next
-        checkpoint["replay_random_state"] = self.replay_random.state()
+        writer = self.replay.writer.state_dict()  # where a full buffer is overwritten next
+        return super().rank_state() | {"replay": stored.to_dict(), "replay_writer": writer}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        self.replay.extend(TensorDict(checkpoint["replay"]).auto_batch_size_(1))
-        if "replay_writer" in checkpoint:  # files of before it was saved
-            self.replay.writer.load_state_dict(checkpoint["replay_writer"])
-        self.replay_random.restore(checkpoint["replay_random_state"])
+    def restore_rank_state(self, state: dict[str, Any]) -> None:
+        super().restore_rank_state(state)
+        self.replay.extend(TensorDict(state["replay"]).auto_batch_size_(1))
+        self.replay.writer.load_state_dict(state["replay_writer"])

@@ -190,7 +190,9 @@ class SeedBatch(lightning.LightningModule):
             make_capturable(optimizer.optimizer, self.device)
 
     def on_train_start(self) -> None:
-        if self.device.type == "cuda" and self.trainer.world_size == 1:
+        if self.trainer.world_size > 1:
+            raise ValueError("seeds are trained together in one process: give each device seeds of its own")
+        if self.device.type == "cuda":
             self.capture_graphs()
 
     def evaluate(self, function: str, arguments: tuple[Any, ...]) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss
 from lit_modules.method import Method
+from lit_modules.parallel import agree
 from lit_modules.rows import draw_starts, require_streams
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
@@ -259,18 +260,21 @@ class SimulatorPolicy(Method):
         """The next states ``(B, D)`` that roll-outs take among candidates ``(C, B, D)``."""
         raise NotImplementedError
 
-    def heed_roll_outs(self, columns: dict[str, Tensor], alive: Tensor) -> dict[str, Tensor]:
-        """Tune the penalty to the roll-outs that :meth:`simulate` returned; what is logged of them."""
+    def heed_roll_outs(self, columns: dict[str, Tensor], alive: Tensor, **others: Tensor) -> dict[str, Tensor]:
+        """Tune the penalty to the roll-outs that :meth:`simulate` returned; what is logged of them, with others."""
         uncertainty = columns["uncertainty"][alive]
-        if self.hparams["uncertainty_weight"] == TUNED:
-            excess = uncertainty.mean() / self.uncertainty_unit - self.hparams["uncertainty_budget"]
-            PENALTY_TUNING.follow(self.uncertainty_weight, self.hparams["uncertainty_rate"] * excess)
-        return {
+        figures = {
             "rollout/mean_length": alive.sum() / alive.shape[1],
             "rollout/untrusted": (uncertainty > self.cut).float().mean(),
             "rollout/uncertainty": uncertainty.mean(),
-            "rollout/uncertainty_weight": self.uncertainty_weight.clone(),
+            **{f"rollout/{name}": value for name, value in others.items()},
         }
+        if self.parallel:
+            figures = agree((), figures)
+        if self.hparams["uncertainty_weight"] == TUNED:
+            excess = figures["rollout/uncertainty"] / self.uncertainty_unit - self.hparams["uncertainty_budget"]
+            PENALTY_TUNING.follow(self.uncertainty_weight, self.hparams["uncertainty_rate"] * excess)
+        return {**figures, "rollout/uncertainty_weight": self.uncertainty_weight.clone()}
 
     @property
     def doubtful_reward(self) -> Tensor:
@@ -340,8 +344,7 @@ class SimulatorPolicy(Method):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        if "uncertainty_weight" in checkpoint:  # files of before it was tuned
-            self.uncertainty_weight.copy_(checkpoint["uncertainty_weight"])
+        self.uncertainty_weight.copy_(checkpoint["uncertainty_weight"])
 
     # ---------------------------------------------------------------------------------------------------- validation
 
@@ -355,7 +358,7 @@ class SimulatorPolicy(Method):
             self.hparams["validation_horizon"],
             generator,
         ).items():
-            self.log(f"validation/{name}", value, batch_size=1)
+            self.log(f"validation/{name}", value, batch_size=1, sync_dist=True)
 
     def test_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
         """The figures of validation, for ``offsim test``."""

@@ -174,11 +174,8 @@ class SimulatorPPO(SimulatorPolicy):
         ]
         self.hands = (torch.cat([rows for rows, _ in dealt]), torch.cat([counts for _, counts in dealt]))
         self.played = 0
-        return {
-            **self.heed_roll_outs(columns, alive),
-            "rollout/reward": assessed["reward"][alive].mean(),
-            "rollout/ended": (ended & alive).any(dim=0).float().mean(),
-        }
+        share_ended = (ended & alive).any(dim=0).float().mean()
+        return self.heed_roll_outs(columns, alive, reward=assessed["reward"][alive].mean(), ended=share_ended)
 
     def assess(self, columns: dict[str, Tensor], action_noise: Tensor) -> dict[str, Tensor]:
         """What advantages are made of, for roll-outs ``(H, B, ...)`` as :meth:`simulate` returned them.
@@ -230,20 +227,21 @@ class SimulatorPPO(SimulatorPolicy):
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
+    def rank_state(self) -> dict[str, Any]:
+        state = super().rank_state()
         if self.hands is None:
-            return
+            return state
         rows, counts = self.hands
         # Cloned, because a part of a larger tensor would be saved with all of it
         table = {name: column.clone() for name, column in self.table.items()}
-        checkpoint["rollouts"] = {"table": table, "rows": rows.clone(), "counts": counts.clone(), "played": self.played}
+        hands = {"rows": rows.clone(), "counts": counts.clone(), "played": self.played}
+        return state | {"rollouts": {"table": table, **hands}}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if "rollouts" not in checkpoint:
+    def restore_rank_state(self, state: dict[str, Any]) -> None:
+        super().restore_rank_state(state)
+        if "rollouts" not in state:
             return
-        saved, device = checkpoint["rollouts"], self.random.device
+        saved, device = state["rollouts"], self.random.device
         self.table = {name: column.to(device) for name, column in saved["table"].items()}
         self.hands = (saved["rows"].to(device), saved["counts"].to(device))
         self.played = saved["played"]

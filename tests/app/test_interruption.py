@@ -119,3 +119,35 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(
     assert torch.load(target, weights_only=True) == {"updates": 1}
     WholeCheckpointIO().save_checkpoint({"updates": 3}, target)
     assert torch.load(target, weights_only=True) == {"updates": 3}
+
+
+class RunsWhenRead:
+    """What a checkpoint of someone else may hold."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.mark,))
+
+
+def test_a_checkpoint_that_is_none_is_refused_and_nothing_in_it_runs(tmp_path: Path) -> None:
+    good, mark = tmp_path / "good.ckpt", tmp_path / "mark"
+    WholeCheckpointIO().save_checkpoint({"state_dict": {"weight": torch.ones(3)}}, good)
+    assert torch.equal(WholeCheckpointIO().load_checkpoint(good)["state_dict"]["weight"], torch.ones(3))
+    whole = good.read_bytes()
+    bad = {
+        "empty": b"",
+        "cut": whole[: len(whole) // 2],
+        "text": b"no checkpoint\n",
+        "turned": whole[:200] + bytes(255 - byte for byte in whole[200:400]) + whole[400:],
+    }
+    for name, content in bad.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"state_dict": RunsWhenRead(mark)}, tmp_path / "code")
+    for name in (*bad, "code"):
+        with pytest.raises(UserError, match=f"{name} is no checkpoint"):
+            WholeCheckpointIO().load_checkpoint(tmp_path / name)
+    assert not mark.exists()
+    with pytest.raises(UserError, match="there is no checkpoint"):
+        WholeCheckpointIO().load_checkpoint(tmp_path / "missing")

@@ -101,6 +101,18 @@ def test_an_end_is_worth_a_low_quantile_of_the_policys_reward(tmp_path: Path) ->
     assert float(module.loss.value_high) == pytest.approx(0.1 * 10.0 / 0.01, rel=1e-5)
 
 
+def test_nothing_is_earned_beyond_a_quantile_of_the_demonstrations(tmp_path: Path) -> None:
+    module = make(tmp_path, reward_every=1, high_quantile=0.75, level_average=0.0)
+    logged = module.run(module.converse(batch(1)))
+    reward = module.simulator.reward
+    assert float(reward.high) == pytest.approx(float(logged["reward/high"] - logged["reward/rollout"]), abs=1e-6)
+    rows = table(500)
+    paid = reward(rows["observation"], rows["action"], rows["next", "observation"])
+    raw = reward.raw(reward.features(rows["observation"], rows["action"], rows["next", "observation"])) - reward.offset
+    assert bool((raw > reward.high).any())
+    assert torch.equal(paid, raw.clamp(max=reward.high))
+
+
 def test_doubt_pays_what_an_average_transition_of_the_policy_does(tmp_path: Path) -> None:
     module = make(tmp_path, reward_every=1, uncertainty_weight=1.0)
     module.run(module.converse(batch(3)))
