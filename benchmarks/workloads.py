@@ -91,7 +91,8 @@ class RandomData(lightning.LightningDataModule):
     def train_dataloader(self) -> TransitionLoader:
         ranges = {"expert": (0, ROWS // 5), "diverse": (ROWS // 5, ROWS), "all": (0, ROWS)}
         streams = {name: Stream(*ranges[name], rows) for name, rows in self.streams.items()}
-        return TransitionLoader(TransitionStream(self.table, streams, UPDATES), 0, lambda: 0)
+        ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return TransitionLoader(TransitionStream(self.table, streams, UPDATES, 0, *ranks), 0, lambda: 0)
 
 
 def simulator(observation_size: int, action_size: int, device: torch.device) -> Simulator:
@@ -120,7 +121,7 @@ def simulator_stage(shape: str, device: torch.device) -> list[Workload]:
 
     def build(pretraining: int, choice: str) -> Callable[[], object]:
         data = RandomData(observation_size, action_size, {"expert": 256, "all": 1792})
-        return _training(_offsim(observation_size, action_size, pretraining, choice), data, device)
+        return _training(offsim(observation_size, action_size, pretraining, choice), data, device)
 
     return [
         Workload(shape, name + suffix, "updates/s", UPDATES, partial(build, pretraining, choice))
@@ -129,7 +130,8 @@ def simulator_stage(shape: str, device: torch.device) -> list[Workload]:
     ]
 
 
-def _offsim(observation_size: int, action_size: int, pretraining: int, compile: str = "never") -> OffSim:
+def offsim(observation_size: int, action_size: int, pretraining: int, compile: str = "never") -> OffSim:
+    """OffSim of the default size."""
     return OffSim(
         observation_size,
         [-1.0] * action_size,
@@ -205,7 +207,7 @@ def policy_stage(shape: str, device: torch.device) -> list[Workload]:
 
     def build(settings: dict[str, Any], choice: str) -> Callable[[], object]:
         data = RandomData(observation_size, action_size, {"expert": 128, "all": 128})
-        return _training(_policy(observation_size, action_size, compile=choice, **settings), data, device)
+        return _training(policy_learner(observation_size, action_size, compile=choice, **settings), data, device)
 
     return [
         *(
@@ -234,7 +236,8 @@ def policy_stage(shape: str, device: torch.device) -> list[Workload]:
     ]
 
 
-def _policy(observation_size: int, action_size: int, **settings: Any) -> SimulatorSAC:
+def policy_learner(observation_size: int, action_size: int, **settings: Any) -> SimulatorSAC:
+    """Soft actor-critic of the default size."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "simulator.safetensors"
         simulator(observation_size, action_size, torch.device("cpu")).save(path)
@@ -258,9 +261,9 @@ def seeds_together(shape: str, device: torch.device, count: int = 8) -> list[Wor
     return [
         Workload(shape, f"{name}, {count} seeds together", "updates/s", count * UPDATES, partial(build, streams, make))
         for name, streams, make in (
-            ("policy update", policy, partial(_policy, observation_size, action_size)),
-            ("transition update (likelihood)", game, partial(_offsim, observation_size, action_size, 10**9)),
-            ("game update", game, partial(_offsim, observation_size, action_size, 0)),
+            ("policy update", policy, partial(policy_learner, observation_size, action_size)),
+            ("transition update (likelihood)", game, partial(offsim, observation_size, action_size, 10**9)),
+            ("game update", game, partial(offsim, observation_size, action_size, 0)),
         )
     ]
 
@@ -333,7 +336,7 @@ def lightning_overhead(shape: str, device: torch.device) -> list[Workload]:
     steps = 4
 
     def through_lightning() -> Callable[[], object]:
-        module, data = _policy(observation_size, action_size), RandomData(observation_size, action_size, streams)
+        module, data = policy_learner(observation_size, action_size), RandomData(observation_size, action_size, streams)
         turns = Turns()
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -357,7 +360,7 @@ def lightning_overhead(shape: str, device: torch.device) -> list[Workload]:
 
     def bare() -> Callable[[], object]:
         data = RandomData(observation_size, action_size, streams)
-        step = _training(_policy(observation_size, action_size), data, device)
+        step = _training(policy_learner(observation_size, action_size), data, device)
 
         def loop() -> None:
             for _ in range(steps):

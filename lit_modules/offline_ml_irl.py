@@ -60,7 +60,7 @@ class OfflineMLIRL(SimulatorSAC):
         reward_uses_next_observation: bool = False,
         reward_learning_rate: float = 3e-4,
         reward_bound: float = 10.0,
-        high_quantile: float | None = None,
+        high_quantile: float | None = 0.5,
         end_quantile: float = 0.05,
         level_average: float = 0.99,
         gradient_penalty_weight: float = 10.0,
@@ -131,7 +131,8 @@ class OfflineMLIRL(SimulatorSAC):
         lasting = self.hparams["reward_scale"] / (1.0 - self.hparams["gamma"])
         self.end_value.lerp_(lasting * (end - mean), share)
         if self.hparams["high_quantile"] is not None:
-            self.simulator.reward.high.lerp_(measured["reward/high"] - mean, share)
+            # Not below the policy's mean, as before the reward has learned
+            self.simulator.reward.high.lerp_((measured["reward/high"] - mean).clamp_min(0.0), share)
 
     def reward_objective(
         self, expert: tuple[Tensor, ...], rollout: tuple[Tensor, ...], share: Tensor

@@ -114,7 +114,7 @@ def test_nothing_is_earned_beyond_a_quantile_of_the_demonstrations(tmp_path: Pat
 
 
 def test_doubt_pays_what_an_average_transition_of_the_policy_does(tmp_path: Path) -> None:
-    module = make(tmp_path, reward_every=1, uncertainty_weight=1.0)
+    module = make(tmp_path, reward_every=1, uncertainty_weight=1.0, high_quantile=None)
     module.run(module.converse(batch(3)))
     drawn = {name: value[0] for name, value in module.draw(batch(1)).items()}
     drawn["terminated"].zero_()
