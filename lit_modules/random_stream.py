@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,8 @@ class RandomStream:
     """
 
     def __init__(self, seed: int, name: str) -> None:
-        self.seed = (seed * 0x1_0000_0000 + zlib.crc32(name.encode())) % 2**63
-        self.generator = torch.Generator().manual_seed(self.seed)
+        self.key = (seed, zlib.crc32(name.encode()))
+        self.generator = self._started(torch.device("cpu"))
 
     @property
     def device(self) -> torch.device:
@@ -29,7 +30,12 @@ class RandomStream:
 
     def place(self, device: torch.device, rank: int = 0) -> None:
         """Start over on a device; every rank of a parallel run draws numbers of its own."""
-        self.generator = torch.Generator(device).manual_seed((self.seed + rank) % 2**63)
+        self.generator = self._started(device, rank)
+
+    def _started(self, device: torch.device, rank: int = 0) -> torch.Generator:
+        # Hashed, because generators on CPUs read the lower 32 bits of a seed alone
+        seed = np.random.SeedSequence((*self.key, rank)).generate_state(1, np.uint64)[0]
+        return torch.Generator(device).manual_seed(int(seed >> np.uint64(1)))
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers."""
@@ -48,5 +54,13 @@ class RandomStream:
         return self.generator.get_state()
 
     def restore(self, state: Tensor) -> None:
-        """Continue where :meth:`state` was taken."""
+        """Continue where :meth:`state` was taken.
+
+        Raises:
+            ValueError: if that was on another kind of device, whose generators differ.
+        """
+        if state.shape != self.generator.get_state().shape:
+            raise ValueError(
+                f"the checkpoint is of a training on another kind of device than {self.device.type}: continue it there"
+            )
         self.generator.set_state(state.cpu())
