@@ -10,8 +10,10 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from app.errors import UserError
+from app.settings import refuse_misfits, refuse_other_types
 from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
@@ -162,28 +164,37 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         refuse_unknown(key, known)
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
-        except OmegaConfBaseException as error:
+        except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"cannot set {key} to {value!r}: {error}") from error
     assert isinstance(merged, DictConfig)
-    missing = sorted(OmegaConf.missing_keys(merged))
+    try:
+        missing = sorted(OmegaConf.missing_keys(merged))
+        settings: Any = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration cannot be read: {str(error).splitlines()[0]}") from error
     if missing:
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
     _check_stages(merged.stages)
+    refuse_other_types(settings)
     if merged.behaviour_cloning.rows not in ROWS:
         raise UserError(f"behaviour_cloning.rows is {merged.behaviour_cloning.rows!r}: choose one of {', '.join(ROWS)}")
     if merged.policy.method not in POLICY_METHODS:
         raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
-    _refuse_other_rows(merged)
-    _refuse_without_task(merged)
     methods: tuple[type, ...] = (BehaviourCloning, OffSim, POLICY_METHODS[merged.policy.method])
     for stage, method in zip(STAGES, methods, strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
+        refuse_misfits(f"{stage}.model.", settings[stage]["model"], method)
+    _refuse_other_rows(merged)
+    _refuse_without_task(merged)
     return merged
 
 
 def _refuse_other_rows(configuration: DictConfig) -> None:
     """Refuse rows of data that the policy's method does not read, and the lack of those that it does."""
     name = configuration.policy.method
+    rows, members = configuration.simulator.all_rows, configuration.simulator.model.get("members", 1)
+    if rows < members:
+        raise UserError(f"simulator.all_rows is {rows}: each of the {members} members needs at least one of them")
     for stream in ("expert", "all"):
         rows = configuration.policy[f"{stream}_rows"]
         if stream in POLICY_METHODS[name].streams and rows < 1:

@@ -10,10 +10,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.method import Conversation, Descend, Method
+from lit_modules.ranges import refuse_outside
 from lit_modules.rows import require_streams
 from zoo.policy import Policy
 
 ROWS = ("expert", "all")
+FORMS = ("mse", "log_likelihood")
 
 
 def cloning_loss(policy: Policy, location: Tensor, scale: Tensor, action: Tensor, form: str) -> Tensor:
@@ -27,11 +29,16 @@ def cloning_loss(policy: Policy, location: Tensor, scale: Tensor, action: Tensor
         form: ``mse``, the squared error of the mean action summed over action dimensions, or ``log_likelihood``,
             the negative log-density.
     """
+    refuse_unknown_form(form)
     if form == "mse":
         return (policy.squash(location) - action).square().sum(dim=-1).mean()
-    if form == "log_likelihood":
-        return -policy.log_density(location, scale, action).mean()
-    raise ValueError(f"unknown form of cloning {form!r}: choose mse or log_likelihood")
+    return -policy.log_density(location, scale, action).mean()
+
+
+def refuse_unknown_form(form: str) -> None:
+    """Raise a ``ValueError`` unless ``form`` is one of those of :func:`cloning_loss`."""
+    if form not in FORMS:
+        raise ValueError(f"unknown form of cloning {form!r}: choose {' or '.join(FORMS)}")
 
 
 class BehaviourCloning(Method):
@@ -83,7 +90,9 @@ class BehaviourCloning(Method):
         super().__init__()
         if rows not in ROWS:
             raise ValueError(f"unknown rows {rows!r} to clone: choose {' or '.join(ROWS)}")
+        refuse_unknown_form(form)
         self.save_hyperparameters()
+        refuse_outside(self.hparams)
         self.form = form
         self.policy = Policy(
             observation_size,

@@ -15,9 +15,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from lit_modules.behaviour_cloning import cloning_loss
+from lit_modules.behaviour_cloning import cloning_loss, refuse_unknown_form
 from lit_modules.method import Method
 from lit_modules.parallel import agree
+from lit_modules.ranges import refuse_outside
 from lit_modules.rows import draw_starts, require_streams
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
@@ -128,6 +129,8 @@ class SimulatorPolicy(Method):
             raise ValueError(f"unknown uncertainty_form {uncertainty_form!r}: choose {PENALTY} or {FADING}")
         # Of the subclasses' constructors as well
         self.save_hyperparameters()
+        refuse_outside(self.hparams)
+        refuse_unknown_form(cloning_form)
         self.simulator = Simulator.load(simulator)
         self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
