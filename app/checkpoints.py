@@ -20,11 +20,6 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(last) if last.exists() else None
 
 
-def _on_the_host(storage: Any, location: str) -> Any:
-    """Where tensors of a checkpoint go at first, whatever device wrote it."""
-    return storage
-
-
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there in one step.
 
@@ -39,7 +34,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             UserError: if it is none, is damaged, or would have something executed.
         """
         try:
-            checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location or _on_the_host, weights_only=True)
+            checkpoint: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=True)
         except FileNotFoundError as error:
             raise UserError(f"there is no checkpoint {path}") from error
         # What a file that is none makes torch's reader stumble over depends on its first bytes
@@ -47,7 +42,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"{path} is no checkpoint of a training with offsim, or is damaged: {reason} "
-                "Name another, or begin anew without --ckpt_path"
+                "Name another, or remove it to begin anew"
             ) from error
         return checkpoint
 

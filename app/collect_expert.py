@@ -63,7 +63,7 @@ class Training:
         path = self.folder / LAST
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            _ = checkpoint["online_sac"]["environments"], checkpoint["global_step"], checkpoint["hyper_parameters"]
+            _ = checkpoint["online_sac"], checkpoint["global_step"], checkpoint["hyper_parameters"]
         except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
             raise UserError(
                 f"{path} is not a checkpoint of this command, or it is damaged: remove it to train from the start"
@@ -74,6 +74,11 @@ class Training:
     def iterations(self) -> int:
         """Iterations done; 0 before the first checkpoint."""
         return int(self._checkpoint["global_step"]) if (self.folder / LAST).exists() else 0
+
+    @property
+    def can_continue(self) -> bool:
+        """Whether the checkpoint holds the environments, as those of older versions do not."""
+        return "environments" in self._checkpoint["online_sac"]
 
     @property
     def updates(self) -> int:
@@ -218,7 +223,9 @@ def train_expert(task: str, seed: int, settings: dict[str, Any], folder: Path) -
     done, wanted = Training(folder).iterations, settings["iterations"]
     if done >= wanted:
         print(f"training: all {done} iterations were done before", flush=True)
-        return Training(folder)
+        return _noted(Training(folder))
+    if done and not Training(folder).can_continue:
+        raise UserError(f"an older version of offsim wrote {folder / LAST}, and only that version can continue it")
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "torchrl"):
         logging.getLogger(name).setLevel(logging.WARNING)
     lightning.seed_everything(seed, verbose=False)
@@ -263,9 +270,15 @@ def train_expert(task: str, seed: int, settings: dict[str, Any], folder: Path) -
     trainer.save_checkpoint(folder / LAST)
     for environment in module.environments:
         environment.close()
-    training = Training(folder)
+    return _noted(Training(folder))
+
+
+def _noted(training: Training) -> Training:
+    """A training with its evaluations in a file beside it."""
     evaluations = [
         {"updates": entry.updates, "steps": entry.steps, "return": entry.mean_return} for entry in training.evaluations
     ]
-    (folder / "evaluations.json").write_text(json.dumps(evaluations, indent=1) + "\n")
+    file = training.folder / "evaluations.json"
+    if not file.exists() or json.loads(file.read_text()) != evaluations:
+        file.write_text(json.dumps(evaluations, indent=1) + "\n")
     return training

@@ -159,7 +159,7 @@ def train_control(run: FinishedRun, name: str, settings: dict[str, Any]) -> Cont
         folder,
         settings["updates"] // BATCHES_PER_STEP,
         accelerator=run.configuration.get("accelerator", "auto"),
-        devices=run.configuration.get("devices", 1),
+        devices=1,  # also where the run itself had several
     )
     trainer.fit(learner, datamodule=data, ckpt_path=last_checkpoint(folder))
     learner.cpu()

@@ -16,12 +16,14 @@ class Interrupted(Exception):
     Attributes:
         signal: which one.
         checkpoint: the file to continue from.
+        speaks: whether this is the only process of the training, or the one of them that tells of it.
     """
 
-    def __init__(self, number: int, checkpoint: Path) -> None:
+    def __init__(self, number: int, checkpoint: Path, speaks: bool = True) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}; {checkpoint} holds everything up to now")
         self.signal = signal.Signals(number)
         self.checkpoint = checkpoint
+        self.speaks = speaks
 
     @property
     def status(self) -> int:

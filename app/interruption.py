@@ -45,6 +45,13 @@ class SaveWhenInterrupted(Callback):
         self._received = number
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        self._end_if_asked(trainer)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._end_if_asked(trainer)  # during the last validation
+        self._restore()
+
+    def _end_if_asked(self, trainer: lightning.Trainer) -> None:
         received = self._received
         if trainer.world_size > 1:
             received = _of_any_process(received, trainer.strategy.root_device)
@@ -54,10 +61,7 @@ class SaveWhenInterrupted(Callback):
         folder = kept.dirpath if isinstance(kept, ModelCheckpoint) and kept.dirpath else trainer.default_root_dir
         checkpoint = Path(folder) / LAST
         trainer.save_checkpoint(checkpoint)
-        raise Interrupted(received, checkpoint)
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._restore()
+        raise Interrupted(received, checkpoint, trainer.is_global_zero)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException

@@ -87,8 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"offsim: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:
-        if int(os.environ.get("LOCAL_RANK", "0")) > 0:  # Lightning kills the first process if another fails
-            return 0
+        if not error.speaks:
+            return 0  # Lightning kills the first process if another fails
         again = f"add --ckpt_path {error.checkpoint}" if words[0] in LIGHTNING_COMMANDS else "the same command goes on"
         print(f"offsim: {error}; {again}", file=sys.stderr)
         return error.status

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,44 +25,55 @@ from datamodules import DataError
 from lit_modules.parallel import RankLost
 
 HANDED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-def several(devices: Any) -> bool:
-    """Whether Lightning's ``devices`` may mean more than one."""
-    return len(devices) > 1 if isinstance(devices, Sequence) and not isinstance(devices, str) else str(devices) != "1"
+# Of launchers, which started this command and not the processes of its trainings
+FOREIGN = ("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def train_in_processes(folder: Path, stage: str) -> None:
     """Train a stage of the run in ``folder``, which holds its configuration.
 
     Raises:
-        Interrupted: if a signal ended it, which this process hands on.
+        Interrupted: if a signal ended it, which this process hands on, with a checkpoint.
+        KeyboardInterrupt: if one ended it before there was anything to keep.
         UserError: if it failed for another reason, which it has printed.
     """
-    # In a session of its own: Ctrl-C in a terminal reaches it through us, and once
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.several_processes", str(folder), stage], start_new_session=True
-    )
+    received: list[int] = []
+    process: subprocess.Popen[bytes] | None = None
 
     def hand_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+        received.append(number)
+        if process is not None:
+            process.send_signal(number)
 
     before: dict[int, Any] = {number: signal.signal(number, hand_on) for number in HANDED_ON}
     try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.several_processes", str(folder), stage],
+            stdin=subprocess.PIPE,  # closed when we end, however that comes about
+            env={name: value for name, value in os.environ.items() if name not in FOREIGN},
+            start_new_session=True,  # Ctrl-C in a terminal reaches it through us, and once
+        )
+        for number in received[:1]:
+            process.send_signal(number)
         status = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if status > 128:
-        raise Interrupted(status - 128, folder / stage / LAST)
+    if status != 0 and received:
+        checkpoint = folder / stage / LAST
+        if not checkpoint.exists():
+            raise KeyboardInterrupt
+        raise Interrupted(received[0], checkpoint)
     if status != 0:
-        raise UserError(f"the {stage.replace('_', ' ')} stage did not finish; the reason is printed above")
+        raise UserError(f"the {stage.replace('_', ' ')} stage did not finish; its own output says why")
 
 
 def main() -> int:
     """What each of the processes does; returns its exit status."""
     from app.train import train_stage  # which starts this program
 
+    if "LOCAL_RANK" not in os.environ:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     quiet_libraries()
     keep_freed_memory()
     folder, stage = Path(sys.argv[1]), sys.argv[2]
@@ -71,16 +82,17 @@ def main() -> int:
     try:
         train_stage(configuration, folder, stage)
     except Interrupted as error:
-        return error.status if is_first() else 0  # Lightning kills the first if another fails
+        return error.status if error.speaks else 0  # Lightning kills the first process if another fails
     except (DataError, RankLost, UserError) as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def is_first() -> bool:
-    """Whether this process is the one of a training that prints and writes files, or the only one."""
-    return int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("RANK", "0")) == 0
+def _end_with_parent() -> None:
+    """End this process as a signal would, with a checkpoint, once the one that started it is gone."""
+    os.read(sys.stdin.fileno(), 1)  # returns when its other end is closed
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
 from app.export import save_learned
 from app.pipeline import finish, make_data, make_module, say, training_steps
+from app.rehearsal import rehearse
 from app.run_folder import claim_folder, finished_stages, note_stage
-from app.several_processes import is_first, several, train_in_processes
+from app.several_processes import train_in_processes
 from app.train_seeds import parse_seeds, train_seeds
-from app.trainers import make_trainer
-from datamodules import DataError, TransitionDataModule
-from lit_modules.method import Method
+from app.trainers import make_trainer, several
+from datamodules import DataError
 
 HELP = "learn a simulator and train a policy in it, evaluate, report: the main job"
 
@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
+    rehearse(configuration)
     claim_folder(configuration, folder)
     for name in configuration.stages:
         if name in finished_stages(folder):
@@ -93,18 +94,18 @@ def train_stage(configuration: DictConfig, folder: Path, name: str) -> None:
 
     Of several processes that call this together, the first alone prints and writes files.
     """
-    if is_first():
+    before = time.perf_counter()
+    trainer = make_trainer(
+        folder / name,
+        training_steps(configuration, name),
+        accelerator=configuration.accelerator,
+        devices=configuration.devices,
+    )
+    if trainer.is_global_zero:
         say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")
     data = make_data(configuration, name)
-    before = time.perf_counter()
-    _fit(configuration, folder / name, name, make_module(configuration, folder, name, data), data)
-    if is_first():
+    module = make_module(configuration, folder, name, data)
+    trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder / name))
+    if trainer.is_global_zero:
+        save_learned(module.cpu(), data, folder / f"{name}.safetensors")
         note_stage(folder, name, time.perf_counter() - before)
-
-
-def _fit(configuration: DictConfig, folder: Path, stage: str, module: Method, data: TransitionDataModule) -> None:
-    steps = training_steps(configuration, stage)
-    trainer = make_trainer(folder, steps, accelerator=configuration.accelerator, devices=configuration.devices)
-    trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder))
-    if is_first():
-        save_learned(module.cpu(), data, folder.with_suffix(".safetensors"))

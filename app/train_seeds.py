@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import lightning
-from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from app.checkpoints import LAST, last_checkpoint
@@ -16,10 +14,10 @@ from app.configuration import POLICY_METHODS, STAGES
 from app.errors import UserError
 from app.export import save_learned
 from app.pipeline import finish, make_data, make_module, say, training_steps
+from app.rehearsal import rehearse
 from app.run_folder import claim_folder, finished_stages, note_stage
-from app.several_processes import several
 from app.statistics import summarize_seeds
-from app.trainers import make_loggers, make_trainer
+from app.trainers import make_loggers, make_trainer, several
 from datamodules.seeds import SeedData
 from lit_modules.seeds import SeedBatch
 
@@ -57,6 +55,7 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
         POLICY_METHODS[configuration.policy.method].refuse_lock_step(configuration.policy.model)
     except ValueError as error:
         raise UserError(f"policy.model: {error}") from error
+    rehearse(configuration)
     runs = {folder / f"seed{seed}": _with_seed(configuration, seed) for seed in seeds}
     for run, settings in runs.items():
         claim_folder(settings, run)
@@ -105,28 +104,12 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> Non
         accelerator=first.accelerator,
         devices=first.devices,
         loggers=[],
-        callbacks=[SeedCheckpoints([run / stage for run in runs])],
     )
     trainer.fit(batch, datamodule=SeedData(data), ckpt_path=last_checkpoint(own_folder))
+    # Each seed has the checkpoint that a training of it alone would have left
+    batch.write_own_checkpoints(own_folder / LAST, [run / stage / LAST for run in runs])
     for run, module, own in zip(runs, modules, data, strict=True):
         save_learned(module.cpu(), own, (run / stage).with_suffix(".safetensors"))
-
-
-class SeedCheckpoints(Callback):
-    """Leave each seed the checkpoint that a training of it alone would have left.
-
-    Args:
-        folders: where each seed's goes.
-    """
-
-    def __init__(self, folders: list[Path]) -> None:
-        self.folders = folders
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, SeedBatch)
-        if trainer.is_global_zero and not trainer.interrupted:
-            together = Path(trainer.checkpoint_callback.last_model_path)  # type: ignore[union-attr]
-            pl_module.write_own_checkpoints(together, [folder / LAST for folder in self.folders])
 
 
 def _print(summary: dict[str, Any]) -> None:

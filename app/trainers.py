@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from app.checkpoints import WholeCheckpointIO
 from app.interruption import SaveWhenInterrupted
 from app.progress import training_progress
+
+
+def several(devices: Any) -> bool:
+    """Whether Lightning's ``devices`` may mean more than one."""
+    return len(devices) > 1 if isinstance(devices, Sequence) and not isinstance(devices, str) else str(devices) != "1"
 
 
 def make_loggers(folder: Path) -> list[Logger]:
@@ -24,7 +32,7 @@ def make_trainer(
     steps: int,
     validations: int = 10,
     accelerator: str = "auto",
-    devices: int | str = 1,
+    devices: Any = 1,
     callbacks: list[Callback] | None = None,
     loggers: list[Logger] | None = None,
 ) -> lightning.Trainer:
@@ -42,7 +50,12 @@ def make_trainer(
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
     every = max(1, steps // validations)
-    checkpoint = ModelCheckpoint(dirpath=folder, filename="checkpoint", save_last=True, every_n_train_steps=every)
+    checkpoint = ModelCheckpoint(
+        dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every, enable_version_counter=False
+    )
+    plugins: list[Any] = [WholeCheckpointIO()]
+    if several(devices):
+        plugins.append(LightningEnvironment())  # whatever else a scheduler's variables say
     return lightning.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -53,7 +66,7 @@ def make_trainer(
         limit_val_batches=1,
         num_sanity_val_steps=0,
         callbacks=[checkpoint, *training_progress(folder.name), SaveWhenInterrupted(), *(callbacks or [])],
-        plugins=[WholeCheckpointIO()],
+        plugins=plugins,
         enable_model_summary=False,
         enable_progress_bar=False,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +24,7 @@ WARM_UP = 2  # training steps that are not counted
 
 
 class Clock(Callback):
-    """Writes the seconds of an update, averaged over all training steps but the first."""
+    """Writes the seconds of an update, averaged over all training steps but the first two."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12, help=f"training steps, each of {UPDATES} updates")
     arguments = parser.parse_args()
     _, _, observation_size, action_size = SHAPES[arguments.shape]
+    os.environ["OMP_NUM_THREADS"] = "1"  # of processes that Lightning starts
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

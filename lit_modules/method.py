@@ -15,6 +15,8 @@ from typing import Any, cast
 import lightning
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -99,10 +101,11 @@ class Method(lightning.LightningModule):
         self.parallel = self.trainer.world_size > 1
         if self.parallel:
             refuse_other_strategies(self.trainer.strategy)
-            # Lightning's wrapper has made networks equal on all ranks. It would average the gradients of one backward
-            # pass over all parameters; here each optimiser has passes of its own
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            # Its wrapper has made networks equal on all ranks. It would average the gradients of one backward pass
+            # over all parameters; here each optimiser has passes of its own
             self.trainer.strategy.model = self
-        elif self.device.type == "cuda":
+        if not self.parallel and self.device.type == "cuda":
             self.capture_graphs()
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
@@ -219,6 +222,7 @@ class Method(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["updates"] = self.updates
         checkpoint["control"] = self.control
+        checkpoint["method"] = type(self).__name__
         streams = {name: stream.state() for name, stream in self.random_streams().items()}
         checkpoint["ranks"] = of_all_ranks({"streams": streams, **self.rank_state()})
 
@@ -227,7 +231,13 @@ class Method(lightning.LightningModule):
             raise ValueError("a control of `offsim diagnose` and a method's training cannot continue one another")
         if "ranks" not in checkpoint:
             raise ValueError("an older version of offsim wrote this checkpoint: only that version can continue it")
+        if checkpoint["method"] != type(self).__name__:
+            raise ValueError(
+                f"the checkpoint is of {checkpoint['method']}, and {type(self).__name__} cannot go on with it"
+            )
         self.updates = checkpoint["updates"]
+        if getattr(getattr(self._trainer, "state", None), "fn", TrainerFn.FITTING) != TrainerFn.FITTING:
+            return  # nothing is drawn
         rank = getattr(self._trainer, "global_rank", 0)
         saved = checkpoint["ranks"][rank % len(checkpoint["ranks"])]
         self.restore_rank_state(saved)

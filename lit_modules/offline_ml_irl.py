@@ -132,7 +132,9 @@ class OfflineMLIRL(SimulatorSAC):
         self.end_value.lerp_(lasting * (end - mean), share)
         if self.hparams["high_quantile"] is not None:
             # Not below the policy's mean, as before the reward has learned
-            self.simulator.reward.high.lerp_((measured["reward/high"] - mean).clamp_min(0.0), share)
+            self.simulator.reward.high.lerp_(
+                (measured["reward/high"] - mean).clamp(0.0, self.hparams["reward_bound"]), share
+            )
 
     def reward_objective(
         self, expert: tuple[Tensor, ...], rollout: tuple[Tensor, ...], share: Tensor

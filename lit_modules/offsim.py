@@ -31,6 +31,7 @@ from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_s
 from lit_modules.method import Compute, Conversation, Descend, Follow, Method, cosine_decay
 from lit_modules.noise_calibration import CALIBRATED, calibrate_noise
 from lit_modules.proposals import ActionProposal, RecordedActions
+from lit_modules.ranges import refuse_outside
 from lit_modules.reward_loss import adversarial_loss
 from lit_modules.rows import (
     bootstrap_weights,
@@ -194,6 +195,7 @@ class OffSim(Method):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        refuse_outside(self.hparams)
         action_size = len(action_low)
         self.transition = TransitionModel(
             observation_size, action_size, members, transition_hidden_sizes, residual=transition_residual
@@ -585,6 +587,7 @@ class OffSim(Method):
             errors = diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
             errors |= {f"{key}_before_game": value for key, value in self.errors_before_game.get(label, {}).items()}
             for key, value in errors.items():
+                value = torch.as_tensor(value, device=self.device)  # where ranks exchange
                 self.log(f"validation/{label}/{key}", value, batch_size=len(table), sync_dist=True)
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:

@@ -89,7 +89,6 @@ class OnlineSAC(lightning.LightningModule):
         self.replay = TensorDictReplayBuffer(storage=LazyTensorStorage(buffer_size), batch_size=batch_size)
         self.episodes_started = 0
         self.vector_steps = 0
-        self.oldest = 0  # row that is overwritten next once the replay is full
         self.updates = 0
         self.evaluations: list[dict[str, float]] = []
         self.observations = self._restart()
@@ -153,7 +152,6 @@ class OnlineSAC(lightning.LightningModule):
             if terminated or truncated:
                 self.observations[index] = self._reset(environment)
         count = len(self.environments)
-        self.oldest = (self.oldest + count) % self.hparams["buffer_size"]
         self.replay.extend(
             TensorDict(
                 {
@@ -196,13 +194,6 @@ class OnlineSAC(lightning.LightningModule):
         self.log("evaluation/return", mean, prog_bar=True)
         self.print(f"updates {self.updates:>8}  steps {self.evaluations[-1]['steps']:>8}  return {mean:8.1f}")
 
-    def transitions(self) -> TensorDict:
-        """A copy of the replay from the oldest row to the newest; row ``i`` belongs to copy ``i mod environments``."""
-        filled = self.replay[: len(self.replay)].exclude("index")
-        if len(filled) < self.hparams["buffer_size"]:
-            return filled.clone()  # a view would take the whole buffer along into the checkpoint
-        return filled[(torch.arange(len(filled)) + self.oldest) % len(filled)]
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["online_sac"] = {
             # In the order they are stored in, which decides what is drawn; cloned, because a view would take the whole
@@ -210,7 +201,6 @@ class OnlineSAC(lightning.LightningModule):
             "replay": self.replay[: len(self.replay)].exclude("index").clone().to_dict(),
             "replay_writer": self.replay.writer.state_dict(),
             "environments": [environment.state() for environment in self.environments],
-            "oldest": self.oldest,
             "episodes_started": self.episodes_started,
             "vector_steps": self.vector_steps,
             "updates": self.updates,
@@ -222,7 +212,6 @@ class OnlineSAC(lightning.LightningModule):
         state = checkpoint["online_sac"]
         self.replay.extend(TensorDict(state["replay"]).auto_batch_size_(1))
         self.replay.writer.load_state_dict(state["replay_writer"])
-        self.oldest = state["oldest"]
         self.episodes_started = state["episodes_started"]
         self.vector_steps = state["vector_steps"]
         self.updates = state["updates"]

@@ -7,7 +7,8 @@ by what it logs, is averaged in the same exchange.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def refuse_other_strategies(strategy: Strategy) -> None:
     Raises:
         ValueError: naming the strategy.
     """
-    if not isinstance(strategy, DDPStrategy):
+    if type(strategy) is not DDPStrategy:  # which others are based on
         raise ValueError(
             f"{type(strategy).__name__} cannot train this: its networks are small, and their gradients are averaged "
             "step by step; use --trainer.strategy ddp"
@@ -60,8 +61,14 @@ def exchange(tensor: Tensor, operation: Any) -> None:
     Raises:
         RankLost: if a rank is gone.
     """
-    try:
+    with _others_at_hand():
         distributed.all_reduce(tensor, operation)
+
+
+@contextmanager
+def _others_at_hand() -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:
         raise RankLost(
             f"process {distributed.get_rank()} of {distributed.get_world_size()} waits in vain for the others: one of "
@@ -80,5 +87,6 @@ def of_all_ranks(value: Any) -> list[Any]:
         return [value]
     first = distributed.get_rank() == 0
     values: list[Any] = [None] * distributed.get_world_size()
-    distributed.gather_object(value, values if first else None)
+    with _others_at_hand():
+        distributed.gather_object(value, values if first else None)
     return values if first else [value]

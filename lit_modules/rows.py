@@ -130,9 +130,3 @@ def bootstrap_weights(row: Tensor, members: int) -> Tensor:
     # Cumulative Poisson(1) probabilities: 0.368, 0.736, 0.920, 0.981, 0.996, 0.9994
     levels = torch.tensor([0.36787944, 0.73575888, 0.91969860, 0.98101184, 0.99634015, 0.99940582], device=row.device)
     return torch.bucketize(uniform, levels.double()).float()
-
-
-def gradient_norm(parameters: Sequence[torch.nn.Parameter]) -> Tensor:
-    """Euclidean norm over all gradients, a scalar."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))

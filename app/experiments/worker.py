@@ -17,6 +17,7 @@ from app.main import quiet_libraries
 from app.pipeline import finish
 from app.run_folder import finished_stages
 from app.train import train_stage
+from app.trainers import several
 from datamodules import DataError
 
 
@@ -28,6 +29,8 @@ def work(folder: Path, stages: Path) -> None:
     """
     configuration = OmegaConf.load(folder / "config.yaml")
     assert isinstance(configuration, DictConfig)
+    if several(configuration.devices):
+        raise UserError("an experiment trains each of its runs on one device: leave devices at 1, and see --jobs")
     shared = shared_stages_of(configuration, stages)
     if folder.parent == stages:
         own = shared.pop()  # what this folder is for

@@ -84,6 +84,29 @@ def test_a_signalled_training_goes_on_as_if_nothing_had_been(
     assert updates == 150  # the step under way was finished
     assert command.main([*tiny, *LONGER, "--out", str(out)]) == 0
     assert {each: (out / f"{each}.safetensors").read_bytes() for each in STAGES} == undisturbed
+    assert torch.load(out / stage / "last.ckpt", weights_only=True)["updates"] == 300
+    assert [each.name for each in (out / stage).glob("*.ckpt")] == ["last.ckpt"]
+
+
+class SignalInLastValidation(Callback):
+    """Sends this process a signal when nothing is left to train."""
+
+    def on_validation_start(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == trainer.max_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_during_the_last_validation_ends_the_command_too(
+    tiny: list[str], undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*tiny, *LONGER, "--stages=[behaviour_cloning]", f"--out={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        progress = trainers.training_progress
+        patch.setattr(trainers, "training_progress", lambda name: [*progress(name), SignalInLastValidation()])
+        assert command.main(words) == 128 + signal.SIGTERM
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert command.main(words) == 0
+    assert (tmp_path / "run" / "behaviour_cloning.safetensors").read_bytes() == undisturbed["behaviour_cloning"]
 
 
 def test_a_second_signal_ends_it_at_once(

@@ -22,7 +22,7 @@ from torch.multiprocessing import ProcessRaisedException
 from app import main as command
 from app.checkpoints import WholeCheckpointIO
 from app.interruption import SaveWhenInterrupted
-from app.several_processes import several
+from app.trainers import several
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
@@ -131,6 +131,7 @@ def fit(
     rows: int = 16,
     checkpoint: Path | None = None,
     callbacks: Sequence[Callback] = (),
+    strategy: str = "",
 ) -> list[dict[str, Any]]:
     """Train in so many processes; what each of them held at the end."""
     data = TransitionDataModule(
@@ -142,7 +143,7 @@ def fit(
     trainer = lightning.Trainer(
         accelerator="cpu",
         devices=ranks,
-        strategy="auto" if ranks == 1 else "ddp_fork",
+        strategy=strategy or ("auto" if ranks == 1 else "ddp_fork"),
         max_steps=steps,
         logger=False,
         limit_val_batches=0,
@@ -305,6 +306,33 @@ def test_train_on_two_devices_leaves_one_run(tiny_words: list[str], tmp_path: Pa
     policy = Policy.load(out / "behaviour_cloning.safetensors")
     for name, tensor in policy.network.state_dict().items():
         assert torch.equal(checkpoint["state_dict"][f"policy.network.{name}"], tensor)
+
+
+def test_training_ends_with_a_checkpoint_when_the_command_is_gone(tiny_words: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    endless = ["--stages=[behaviour_cloning]", "--behaviour_cloning.updates=100000000", "--devices=2", f"--out={out}"]
+    program = subprocess.Popen([sys.executable, "-m", "app", *tiny_words, *endless])
+    try:
+        metrics = out / "behaviour_cloning" / "metrics.csv"
+        deadline = time.monotonic() + 120
+        while not metrics.exists():
+            assert program.poll() is None and time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        program.kill()
+        program.wait()
+    while not (out / "behaviour_cloning" / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    checkpoint = torch.load(out / "behaviour_cloning" / "last.ckpt", weights_only=True)
+    assert len(checkpoint["ranks"]) == 2 and checkpoint["updates"] < 100_000_000
+
+
+def test_one_process_with_the_strategy_of_several(simulator: str, tmp_path: Path) -> None:
+    one, other = (
+        fit(make("game", simulator), tmp_path / strategy, strategy=strategy)[0] for strategy in ("auto", "ddp_fork")
+    )
+    assert largest_difference(one, other) == 0.0
 
 
 def test_seeds_together_on_two_devices_are_refused(

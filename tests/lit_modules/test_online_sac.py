@@ -95,7 +95,7 @@ def test_an_interrupted_training_ends_bit_for_bit_as_one_never_interrupted(stopp
     assert resumed.evaluations == whole.evaluations
     for one, other in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True):
         assert torch.equal(one, other)
-    rows, others = resumed.transitions(), whole.transitions()
+    rows, others = resumed.replay[:], whole.replay[:]
     for key in ("observation", "action", ("next", "observation"), ("next", "reward"), ("next", "terminated")):
         assert torch.equal(rows[key], others[key]), key
 
@@ -103,7 +103,7 @@ def test_an_interrupted_training_ends_bit_for_bit_as_one_never_interrupted(stopp
 def test_no_episodes_are_joined_and_no_start_is_used_twice(tmp_path: Path) -> None:
     module = make_module(tmp_path)
     train(module, 6)
-    found = episodes(module.transitions(), 3)  # refuses rows that do not follow one another
+    found = episodes(module.replay[:], 3)  # refuses rows that do not follow one another
     assert sum(len(episode) for episode in found) == 180
     starts = {episode.observations[0].tobytes() for episode in found}
     assert len(starts) == len(found)
@@ -114,26 +114,8 @@ def test_training_is_repeatable(tmp_path: Path) -> None:
     for module in (first, second):
         torch.manual_seed(5)
         train(module, 3)
-    assert torch.equal(first.transitions()["action"], second.transitions()["action"])
+    assert torch.equal(first.replay[:]["action"], second.replay[:]["action"])
     assert first.evaluations == second.evaluations
-
-
-def test_a_full_buffer_is_saved_from_oldest_to_newest(tmp_path: Path) -> None:
-    module = make_module(tmp_path, buffer_size=60, warmup_steps=1000)
-    seen = []
-    for _ in range(27):
-        module._step_environments()
-        newest = (module.vector_steps - 1) * 3 % 60
-        seen.append(module.replay[newest : newest + 3]["observation"].clone())
-    rows = module.transitions()
-    assert torch.equal(rows["observation"], torch.cat(seen[-20:]))
-    assert sum(len(episode) for episode in episodes(rows, 3)) == 60
-    checkpoint: dict[str, Any] = {}
-    module.on_save_checkpoint(checkpoint)
-    restored = make_module(tmp_path, buffer_size=60, warmup_steps=1000)
-    restored.on_load_checkpoint(checkpoint)
-    restored._step_environments()
-    assert torch.equal(restored.transitions()["observation"][:-3], rows["observation"][3:])
 
 
 def test_a_checkpoint_holds_only_the_filled_part_of_the_buffer(tmp_path: Path) -> None:
@@ -151,7 +133,7 @@ def test_terminal_states_and_timeouts_are_told_apart(tmp_path: Path) -> None:
     module = make_module(tmp_path, warmup_steps=1000)
     for _ in range(60):
         module._step_environments()
-    rows = module.transitions()
+    rows = module.replay[:]
     terminated = rows["next", "terminated"][:, 0].numpy()
     # Random actions fall long before the time limit, so every ending is a fall, and no fall goes unmarked.
     rule = module.task.termination
