@@ -278,7 +278,5 @@ def _noted(training: Training) -> Training:
     evaluations = [
         {"updates": entry.updates, "steps": entry.steps, "return": entry.mean_return} for entry in training.evaluations
     ]
-    file = training.folder / "evaluations.json"
-    if not file.exists() or json.loads(file.read_text()) != evaluations:
-        file.write_text(json.dumps(evaluations, indent=1) + "\n")
+    (training.folder / "evaluations.json").write_text(json.dumps(evaluations, indent=1) + "\n")
     return training

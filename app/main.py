@@ -98,8 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if type(error).__name__ != "RankLost":  # by its name: commands that do not train need no torch
             raise
-        print(f"offsim: {error}", file=sys.stderr)
-        return 1
+        return 1  # it has said why
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -93,7 +94,7 @@ def refuse_other_types(settings: dict[str, Any]) -> None:
     Raises:
         UserError: naming the setting and what was expected.
     """
-    _parse("", Run, settings, set())
+    _parse("", Run, settings)
 
 
 def refuse_misfits(prefix: str, settings: dict[str, Any], method: type) -> None:
@@ -107,18 +108,23 @@ def refuse_misfits(prefix: str, settings: dict[str, Any], method: type) -> None:
     Raises:
         UserError: naming the setting and what was expected.
     """
-    _parse(prefix, method, settings, GIVEN_ELSEWHERE)
+    _parse(prefix, method, settings)
     try:
         refuse_outside(settings, prefix)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def _parse(prefix: str, kind: type, settings: dict[str, Any], left_out: set[str]) -> None:
+@cache  # an experiment reads a configuration for each of its runs
+def _parser(kind: type) -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, None, skip=left_out)
+    parser.add_class_arguments(kind, None, skip=set() if kind is Run else GIVEN_ELSEWHERE)
+    return parser
+
+
+def _parse(prefix: str, kind: type, settings: dict[str, Any]) -> None:
     try:
-        parser.parse_object(settings, defaults=False)
+        _parser(kind).parse_object(settings, defaults=False)
     except ArgumentError as error:
         raise UserError(_sentence(prefix, str(error))) from error
 

@@ -83,7 +83,9 @@ def main() -> int:
         train_stage(configuration, folder, stage)
     except Interrupted as error:
         return error.status if error.speaks else 0  # Lightning kills the first process if another fails
-    except (DataError, RankLost, UserError) as error:
+    except RankLost:
+        return 1  # it has said why
+    except (DataError, UserError) as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 1
     return 0

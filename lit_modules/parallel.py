@@ -7,6 +7,7 @@ by what it logs, is averaged in the same exchange.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from torch.utils._pytree import tree_map_only
 
 
 class RankLost(RuntimeError):
-    """Another process of this training has ended before its work was done."""
+    """Another process of this training has ended before its work was done; the message has been printed."""
 
 
 def refuse_other_strategies(strategy: Strategy) -> None:
@@ -37,8 +38,7 @@ def refuse_other_strategies(strategy: Strategy) -> None:
 def agree(gradients: Sequence[Tensor], parts: dict[str, Tensor]) -> dict[str, Tensor]:
     """Replace gradients by their means over all ranks, in place, and return the means of what is logged beside them."""
     means = averaged([*gradients, *parts.values()])
-    if gradients:
-        torch._foreach_copy_(list(gradients), means[: len(gradients)])
+    torch._foreach_copy_(list(gradients), means[: len(gradients)])
     return dict(zip(parts, means[len(gradients) :], strict=True))
 
 
@@ -70,10 +70,13 @@ def _others_at_hand() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RankLost(
+        message = (
             f"process {distributed.get_rank()} of {distributed.get_world_size()} waits in vain for the others: one of "
             f"them has ended, and the reason is in its own output ({error})"
-        ) from error
+        )
+        # At once: Lightning kills the first process, within seconds and without a word, when another has ended
+        print(f"offsim: {message}", file=sys.stderr, flush=True)
+        raise RankLost(message) from error
 
 
 def of_all_ranks(value: Any) -> list[Any]:

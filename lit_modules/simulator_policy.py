@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss, refuse_unknown_form
 from lit_modules.method import Method
-from lit_modules.parallel import agree
+from lit_modules.parallel import averaged
 from lit_modules.ranges import refuse_outside
 from lit_modules.rows import draw_starts, require_streams
 from lit_modules.tuned_weight import TUNED, Tuning
@@ -273,7 +273,7 @@ class SimulatorPolicy(Method):
             **{f"rollout/{name}": value for name, value in others.items()},
         }
         if self.parallel:
-            figures = agree((), figures)
+            figures = dict(zip(figures, averaged(list(figures.values())), strict=True))
         if self.hparams["uncertainty_weight"] == TUNED:
             excess = figures["rollout/uncertainty"] / self.uncertainty_unit - self.hparams["uncertainty_budget"]
             PENALTY_TUNING.follow(self.uncertainty_weight, self.hparams["uncertainty_rate"] * excess)
