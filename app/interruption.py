@@ -18,7 +18,7 @@ from torch import distributed
 
 from app.checkpoints import LAST
 from app.errors import Interrupted
-from lit_modules.parallel import exchange
+from lit_modules.parallel import tell_of_lost_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -66,6 +66,8 @@ class SaveWhenInterrupted(Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
+        # At once: Lightning kills the first process, within seconds and without a word, when another has ended
+        tell_of_lost_process(exception)
         self._restore()
 
     def _restore(self) -> None:
@@ -77,5 +79,5 @@ class SaveWhenInterrupted(Callback):
 def _of_any_process(received: int | None, device: torch.device) -> int | None:
     """The signal that some process has received, if one has; every process asks, at the same step."""
     number = torch.tensor(received or 0, device=device)
-    exchange(number, distributed.ReduceOp.MAX)
+    distributed.all_reduce(number, distributed.ReduceOp.MAX)
     return int(number) or None

@@ -96,9 +96,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("offsim: interrupted", file=sys.stderr)
         return 130
     except RuntimeError as error:
-        if type(error).__name__ != "RankLost":  # by its name: commands that do not train need no torch
+        from lit_modules.parallel import tell_of_lost_process  # commands that do not train need no torch
+
+        if not tell_of_lost_process(error):
             raise
-        return 1  # it has said why
+        return 1
 
 
 if __name__ == "__main__":

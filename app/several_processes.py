@@ -22,7 +22,7 @@ from app.checkpoints import LAST
 from app.errors import Interrupted, UserError
 from app.main import quiet_libraries
 from datamodules import DataError
-from lit_modules.parallel import RankLost
+from lit_modules.parallel import tell_of_lost_process
 
 HANDED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 # Of launchers, which started this command and not the processes of its trainings
@@ -83,8 +83,10 @@ def main() -> int:
         train_stage(configuration, folder, stage)
     except Interrupted as error:
         return error.status if error.speaks else 0  # Lightning kills the first process if another fails
-    except RankLost:
-        return 1  # it has said why
+    except RuntimeError as error:
+        if not tell_of_lost_process(error):
+            raise
+        return 1
     except (DataError, UserError) as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 1

@@ -8,8 +8,9 @@ by what it logs, is averaged in the same exchange.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,8 +19,24 @@ from torch import Tensor, distributed
 from torch.utils._pytree import tree_map_only
 
 
-class RankLost(RuntimeError):
-    """Another process of this training has ended before its work was done; the message has been printed."""
+def tell_of_lost_process(error: BaseException) -> bool:
+    """Whether an exchange with the other processes failed, as it does when one has ended early; if so, print it once.
+
+    Lightning exchanges what it likes between our own exchanges, so any of them may be the one that fails.
+    """
+    if not (isinstance(error, RuntimeError) and distributed.is_available() and distributed.is_initialized()):
+        return False
+    innermost = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    if not innermost.is_relative_to(Path(distributed.__file__).parent):
+        return False
+    message = (
+        f"process {distributed.get_rank()} of {distributed.get_world_size()} waits in vain for the others: one of "
+        f"them has ended, and the reason is in its own output ({error})"
+    )
+    if message not in getattr(error, "__notes__", []):
+        error.add_note(message)
+        print(f"offsim: {message}", file=sys.stderr, flush=True)
+    return True
 
 
 def refuse_other_strategies(strategy: Strategy) -> None:
@@ -43,40 +60,12 @@ def agree(gradients: Sequence[Tensor], parts: dict[str, Tensor]) -> dict[str, Te
 
 
 def averaged(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The means of tensors over all ranks, by one exchange; every rank calls this with tensors of the same shapes.
-
-    Raises:
-        RankLost: if a rank is gone.
-    """
+    """The means of tensors over all ranks, by one exchange; every rank calls this with tensors of the same shapes."""
     flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
-    exchange(flat, distributed.ReduceOp.SUM)
+    distributed.all_reduce(flat)
     flat.div_(distributed.get_world_size())
     parts = flat.split([tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-
-
-def exchange(tensor: Tensor, operation: Any) -> None:
-    """Replace a tensor by the sum or the maximum of those of all ranks, in place.
-
-    Raises:
-        RankLost: if a rank is gone.
-    """
-    with _others_at_hand():
-        distributed.all_reduce(tensor, operation)
-
-
-@contextmanager
-def _others_at_hand() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        message = (
-            f"process {distributed.get_rank()} of {distributed.get_world_size()} waits in vain for the others: one of "
-            f"them has ended, and the reason is in its own output ({error})"
-        )
-        # At once: Lightning kills the first process, within seconds and without a word, when another has ended
-        print(f"offsim: {message}", file=sys.stderr, flush=True)
-        raise RankLost(message) from error
 
 
 def of_all_ranks(value: Any) -> list[Any]:
@@ -90,6 +79,5 @@ def of_all_ranks(value: Any) -> list[Any]:
         return [value]
     first = distributed.get_rank() == 0
     values: list[Any] = [None] * distributed.get_world_size()
-    with _others_at_hand():
-        distributed.gather_object(value, values if first else None)
+    distributed.gather_object(value, values if first else None)
     return values if first else [value]
