@@ -95,6 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("offsim: interrupted", file=sys.stderr)
         return 130
+    except FloatingPointError as error:  # a training that diverges (lit_modules.method)
+        print(f"offsim: {error}", file=sys.stderr)
+        return 1
     except RuntimeError as error:
         from lit_modules.parallel import tell_of_lost_process  # commands that do not train need no torch
 

@@ -87,7 +87,7 @@ def main() -> int:
         if not tell_of_lost_process(error):
             raise
         return 1
-    except (DataError, UserError) as error:
+    except (DataError, FloatingPointError, UserError) as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 1
     return 0

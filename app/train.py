@@ -21,6 +21,9 @@ from app.several_processes import train_in_processes
 from app.train_seeds import parse_seeds, train_seeds
 from app.trainers import make_trainer, several
 from datamodules import DataError
+from lit_modules.method import Diverged
+
+RETRY_RATE = 0.5  # of the learning rates, after each divergence
 
 HELP = "learn a simulator and train a policy in it, evaluate, report: the main job"
 
@@ -46,6 +49,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="run folder (default: runs/TASK-seedS); with --seeds it holds one each"
     )
+    parser.add_argument(
+        "--retries",
+        metavar="N",
+        type=int,
+        default=0,
+        help="how often a stage that diverges goes on from its last checkpoint, each time at half the learning rates",
+    )
     parser.add_argument("--budget", default="full", help="small: minutes; full: the published setting (default)")
 
 
@@ -61,6 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     configuration = resolve(loaded, arguments.budget, options, arguments.overrides)
     if arguments.seeds is not None and arguments.seed is not None:
         raise UserError("give --seed or --seeds, not both")
+    if arguments.seeds is not None and arguments.retries:
+        raise UserError("--retries is for one seed: give --seed, or leave it out")
     name = configuration.task or "own"
     try:
         warning = warn_of_worse_expert(configuration.data.expert, configuration.data.diverse)
@@ -69,14 +81,17 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.seeds is not None:
             train_seeds(configuration, parse_seeds(arguments.seeds), arguments.out or Path("runs") / name)
         else:
-            train(configuration, arguments.out or Path("runs") / f"{name}-seed{configuration.seed}")
+            folder = arguments.out or Path("runs") / f"{name}-seed{configuration.seed}"
+            train(configuration, folder, arguments.retries)
     except DataError as error:
         raise UserError(str(error)) from error
     return 0
 
 
-def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
+def train(configuration: DictConfig, folder: Path, retries: int = 0) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
+    if retries > 0 and several(configuration.devices):
+        raise UserError("--retries is for one device: of several processes none can begin again alone")
     rehearse(configuration)
     claim_folder(configuration, folder)
     for name in configuration.stages:
@@ -85,27 +100,46 @@ def train(configuration: DictConfig, folder: Path) -> dict[str, Any]:
         if several(configuration.devices):
             train_in_processes(folder, name)
         else:
-            train_stage(configuration, folder, name)
+            train_stage(configuration, folder, name, retries)
     return finish(configuration, folder)
 
 
-def train_stage(configuration: DictConfig, folder: Path, name: str) -> None:
+def train_stage(configuration: DictConfig, folder: Path, name: str, retries: int = 0) -> None:
     """Run one stage in ``folder``, from its last checkpoint if there is one, and note that it is done.
 
     Of several processes that call this together, the first alone prints and writes files.
+
+    Args:
+        configuration: of the run.
+        folder: of the run.
+        name: of the stage.
+        retries: how often a training that diverges goes on from its last checkpoint, at half the learning rates.
+
+    Raises:
+        Diverged: if it diverges once more than that.
     """
     before = time.perf_counter()
-    trainer = make_trainer(
-        folder / name,
-        training_steps(configuration, name),
-        accelerator=configuration.accelerator,
-        devices=configuration.devices,
-    )
-    if trainer.is_global_zero:
-        say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")
     data = make_data(configuration, name)
-    module = make_module(configuration, folder, name, data)
-    trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder / name))
+    rate_factor = 1.0
+    for left in reversed(range(retries + 1)):
+        trainer = make_trainer(
+            folder / name,
+            training_steps(configuration, name),
+            accelerator=configuration.accelerator,
+            devices=configuration.devices,
+        )
+        if trainer.is_global_zero:
+            say(f"{name.replace('_', ' ')}: {configuration[name].updates} updates")
+        module = make_module(configuration, folder, name, data)
+        module.rate_factor = rate_factor
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder / name))
+            break
+        except Diverged as error:
+            if left == 0:
+                raise
+            rate_factor = module.rate_factor * RETRY_RATE
+            say(f"{error} Now once more from that checkpoint, at {rate_factor:g} times the learning rates.")
     if trainer.is_global_zero:
         save_learned(module.cpu(), data, folder / f"{name}.safetensors")
         note_stage(folder, name, time.perf_counter() - before)

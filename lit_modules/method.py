@@ -46,16 +46,16 @@ class Descend:
     Attributes:
         function: name of a method as in :class:`Compute` that returns ``(loss, parts)``.
         arguments: its arguments.
+        learning_rate: of this step, one for all parameter groups or one each.
         optimizer: which of the method's optimisers, which touches the gradients of its own parameters alone.
-        learning_rate: rate to set first, one for all parameter groups or one each; ``None`` leaves it.
         gradient_norm: name under which the norm of the gradients is added to the parts; ``None`` adds none.
         largest_norm: with a ``gradient_norm``, gradients of a larger one are scaled down to it; ``None`` leaves them.
     """
 
     function: str
     arguments: tuple[Any, ...]
+    learning_rate: float | Sequence[float]
     optimizer: int = 0
-    learning_rate: float | Sequence[float] | None = None
     gradient_norm: str | None = None
     largest_norm: float | None = None
 
@@ -73,10 +73,18 @@ Step = Compute | Descend | Follow
 Conversation = Generator[Step, Any, dict[str, Tensor]]
 
 
+class Diverged(FloatingPointError):
+    """A loss is not finite, or critics promise what no rewards add up to."""
+
+
 class Method(lightning.LightningModule):
     """A LightningModule whose updates are a conversation.
 
     One ``training_step`` is as many updates as its batch has leading rows.
+
+    Attributes:
+        updates: done so far.
+        rate_factor: share of the learning rates asked for that steps are taken with; less than 1 after a divergence.
     """
 
     control = False
@@ -86,6 +94,7 @@ class Method(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.updates = 0
+        self.rate_factor = 1.0
         self.random = RandomStream(torch.initial_seed(), type(self).__name__)
         self._compiled: dict[str, Callable[..., Any]] = {}
         self.graphs: Graphs | None = None
@@ -159,7 +168,7 @@ class Method(lightning.LightningModule):
         if isinstance(step, Compute):
             return self._called(step.function, torch.no_grad()(function), step.arguments)
         optimizer = listed_optimizers(self)[step.optimizer].optimizer
-        set_learning_rate(optimizer, step.learning_rate)
+        set_learning_rate(optimizer, step.learning_rate, self.rate_factor)
 
         def descend(*arguments: Any) -> dict[str, Tensor]:
             loss, parts = function(*arguments)
@@ -186,14 +195,16 @@ class Method(lightning.LightningModule):
         """Stop before a checkpoint of a diverged training is written.
 
         Raises:
-            FloatingPointError: naming the first loss that is not finite.
+            Diverged: naming the first loss that is not finite.
         """
         losses = {name: value for name, value in logged.items() if "loss" in name}
         if losses and not bool(torch.isfinite(torch.stack(list(losses.values()))).all()):
             broken = next(name for name, value in losses.items() if not bool(torch.isfinite(value)))
-            raise FloatingPointError(
-                f"{broken} is not finite after {self.updates} updates; the last checkpoint is still good. {self.remedy}"
-            )
+            raise self.divergence(f"{broken} is not finite")
+
+    def divergence(self, found: str) -> Diverged:
+        """The error that says what was found, and what to do."""
+        return Diverged(f"{found} after {self.updates} updates; the last checkpoint is still good. {self.remedy}")
 
     remedy = "Lower the learning rate."
 
@@ -221,6 +232,7 @@ class Method(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["updates"] = self.updates
+        checkpoint["rate_factor"] = self.rate_factor
         checkpoint["control"] = self.control
         checkpoint["method"] = type(self).__name__
         streams = {name: stream.state() for name, stream in self.random_streams().items()}
@@ -236,6 +248,7 @@ class Method(lightning.LightningModule):
                 f"the checkpoint is of {checkpoint['method']}, and {type(self).__name__} cannot go on with it"
             )
         self.updates = checkpoint["updates"]
+        self.rate_factor = min(self.rate_factor, checkpoint.get("rate_factor", 1.0))
         if getattr(getattr(self._trainer, "state", None), "fn", TrainerFn.FITTING) != TrainerFn.FITTING:
             return  # nothing is drawn
         rank = getattr(self._trainer, "global_rank", 0)
@@ -251,17 +264,15 @@ def cosine_decay(done: float, final: float) -> float:
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | Sequence[float] | None) -> None:
-    """Set the rate of all parameter groups, or one each; ``None`` leaves it."""
-    if rate is None:
-        return
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | Sequence[float], factor: float = 1.0) -> None:
+    """Set the rate of all parameter groups, or one each, multiplied by a factor."""
     groups = optimizer.param_groups
     rates = [rate] * len(groups) if isinstance(rate, int | float) else rate
     for group, own in zip(groups, rates, strict=True):
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(own)
+            group["lr"].fill_(factor * own)
         else:
-            group["lr"] = own
+            group["lr"] = factor * own
 
 
 def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:

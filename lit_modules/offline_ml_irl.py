@@ -109,7 +109,8 @@ class OfflineMLIRL(SimulatorSAC):
             own = self.replay[self.reward_random.integers(len(self.replay), count)]
             rollout = (own["observation"], own["action"], own["next", "observation"])
             share = self.reward_random.uniform(count, 1)
-            logged |= yield Descend("reward_objective", (expert, rollout, share), optimizer=1)
+            rate = self.hparams["reward_learning_rate"]
+            logged |= yield Descend("reward_objective", (expert, rollout, share), learning_rate=rate, optimizer=1)
             self._follow_levels(logged)
         logged |= yield from super().update(inputs)
         return logged

@@ -309,7 +309,11 @@ class OffSim(Method):
                 drawn = self.draw({name: stream[index] for name, stream in batch.items()})
                 rollouts = yield from self.simulate(drawn)
                 parts = yield Descend(
-                    "reward_objective", (drawn, rollouts), optimizer=1, gradient_norm="reward/gradient_norm"
+                    "reward_objective",
+                    (drawn, rollouts),
+                    learning_rate=self.hparams["reward_learning_rate"],
+                    optimizer=1,
+                    gradient_norm="reward/gradient_norm",
                 )
                 logged.update(parts)
                 average, current = self.averaged_reward.network.parameters(), self.reward.network.parameters()

@@ -25,6 +25,7 @@ from zoo.policy import Policy
 from zoo.simulator import Simulator
 
 PENALTY, FADING = "penalty", "fading"
+EXPLODED = 100.0  # times what rewards can add up to; what doubt and entropy add stays far below
 PENALTY_TUNING = Tuning(start=0.3, low=1e-3, high=30.0)
 
 
@@ -157,6 +158,13 @@ class SimulatorPolicy(Method):
         low, high = self.value_range
         penalised = self.hparams["uncertainty_form"] == PENALTY and self.hparams["uncertainty_weight"] != 0.0
         return (-math.inf if penalised else low), high
+
+    def refuse_divergence(self, logged: dict[str, Tensor]) -> None:
+        """Also where critics promise what no rewards add up to, long before that is not finite."""
+        super().refuse_divergence(logged)
+        largest = max(map(abs, self.value_range))
+        if "value" in logged and abs(float(logged["value"])) > EXPLODED * largest:
+            raise self.divergence(f"the critics expect {float(logged['value']):.3g}, rewards add up to {largest:.3g},")
 
     def _refuse_other_spaces(
         self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None

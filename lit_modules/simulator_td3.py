@@ -88,10 +88,11 @@ class SimulatorTD3(ReplayLearner):
     def update(self, inputs: dict[str, Tensor]) -> Conversation:
         """One step of the critics and, whenever it is their turn, of actor and targets."""
         critics, targets = self.loss.critic_layers(), self.loss.target_layers()
-        logged = dict((yield Descend("critic_objective", (inputs, critics, targets))))
+        rate = self.hparams["critic_learning_rate"]
+        logged = dict((yield Descend("critic_objective", (inputs, critics, targets), learning_rate=rate)))
         actor = list(self.policy.network.parameters())
         if (self.updates + 1) % self.hparams["actor_every"] == 0:
-            logged |= yield Descend("actor_objective", (inputs, critics), optimizer=1, learning_rate=self.actor_rate())
+            logged |= yield Descend("actor_objective", (inputs, critics), learning_rate=self.actor_rate(), optimizer=1)
             yield Follow(flat(targets), flat(critics), self.hparams["tau"])
             yield Follow(list(self.loss.target_policy.network.parameters()), actor, self.hparams["tau"])
         yield Follow(list(self.averaged_policy.network.parameters()), actor, 1.0 - self.hparams["policy_average"])

@@ -211,7 +211,7 @@ def test_replicas_stay_views_of_the_stacks(tmp_path: Path) -> None:
 def test_conversations_that_part_are_refused() -> None:
     def talk(steps: int) -> Conversation:
         for _ in range(steps):
-            yield Descend("objective", (torch.zeros(2, SIZE), torch.zeros(2, 2)))
+            yield Descend("objective", (torch.zeros(2, SIZE), torch.zeros(2, 2)), learning_rate=1e-3)
         return {}
 
     batch = SeedBatch([BehaviourCloning(SIZE, LOW, HIGH, (8,)) for _ in range(2)])
@@ -220,7 +220,7 @@ def test_conversations_that_part_are_refused() -> None:
         batch.run_together([talk(1), talk(2)])
 
     def talk_of(function: str) -> Conversation:
-        yield Descend(function, (torch.zeros(2, SIZE), torch.zeros(2, 2)))
+        yield Descend(function, (torch.zeros(2, SIZE), torch.zeros(2, 2)), learning_rate=1e-3)
         return {}
 
     with pytest.raises(RuntimeError, match="not every one asks for the same"):

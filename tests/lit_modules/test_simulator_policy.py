@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lit_modules.method import listed_optimizers
+from lit_modules.method import Diverged, listed_optimizers
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
@@ -110,3 +110,11 @@ def test_the_anchor_holds_as_hard_as_the_simulator_is_uncertain(
 def test_an_anchor_needs_a_cloned_policy(steering: Any) -> None:
     with pytest.raises(ValueError, match="no cloned_policy to hold on to"):
         steering.learner(SimulatorSAC, anchor_weight=1.0)
+
+
+def test_critics_that_promise_what_cannot_be_earned_have_diverged(steering: Any) -> None:
+    module = steering.learner(SimulatorSAC, batch_size=8)
+    largest = max(map(abs, module.value_range))
+    module.refuse_divergence({"value": torch.tensor(-10.0 * largest)})  # as a penalty may have it
+    with pytest.raises(Diverged, match=r"the critics expect .* rewards add up to .* after 0 updates"):
+        module.refuse_divergence({"value": torch.tensor(-1000.0 * largest)})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Box
 
 from zoo.simulator import Simulator
 
-Space = Box[Any]
+Space: TypeAlias = "Box[Any]"  # generic in newer Gymnasium alone
 
 
 def observation_space(simulator: Simulator) -> Space:
