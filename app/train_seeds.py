@@ -13,11 +13,12 @@ from app.checkpoints import LAST, last_checkpoint
 from app.configuration import POLICY_METHODS, STAGES
 from app.errors import UserError
 from app.export import save_learned
+from app.loggers import make_loggers
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
 from app.run_folder import claim_folder, finished_stages, note_stage
 from app.statistics import summarize_seeds
-from app.trainers import make_loggers, make_trainer, several
+from app.trainers import make_trainer, several
 from datamodules.seeds import SeedData
 from lit_modules.seeds import SeedBatch
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,19 @@ from typing import Any
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from app.checkpoints import WholeCheckpointIO
 from app.interruption import SaveWhenInterrupted
+from app.loggers import make_loggers
 from app.progress import training_progress
+
+LOGGED_ROWS = 2000  # of a training at most, however long it is; shorter ones log every step
 
 
 def several(devices: Any) -> bool:
     """Whether Lightning's ``devices`` may mean more than one."""
     return len(devices) > 1 if isinstance(devices, Sequence) and not isinstance(devices, str) else str(devices) != "1"
-
-
-def make_loggers(folder: Path) -> list[Logger]:
-    """Loggers to ``folder``: CSV and TensorBoard."""
-    return [CSVLogger(folder, name="", version=""), TensorBoardLogger(str(folder), name="", version="tensorboard")]
 
 
 def make_trainer(
@@ -61,7 +60,7 @@ def make_trainer(
         devices=devices,
         max_steps=steps,
         logger=make_loggers(folder) if loggers is None else loggers,
-        log_every_n_steps=1,
+        log_every_n_steps=math.ceil(steps / LOGGED_ROWS),
         val_check_interval=every,
         limit_val_batches=1,
         num_sanity_val_steps=0,

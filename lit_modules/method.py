@@ -15,6 +15,7 @@ from typing import Any, cast
 import lightning
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from tensordict import TensorDict
@@ -146,8 +147,17 @@ class Method(lightning.LightningModule):
             optimizer.optimizer.zero_grad(set_to_none=True)
         optimizers[0].step()  # counts this training step for Lightning; no gradient is left to apply
         self.refuse_divergence(logged)
-        self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self.log("updates", float(self.updates), prog_bar=True)
+        self.log_dict({f"train/{name}": value for name, value in logged.items()}, logger=False)
+        self.log("updates", float(self.updates), prog_bar=True, logger=False)
+        # By itself, Lightning would log this step after its checkpoint, and a training that ends there never would
+        if self.logging_step:
+            log_now(self.trainer.loggers, logged, self.updates, self.global_step - 1)
+
+    @property
+    def logging_step(self) -> bool:
+        """Whether Lightning's ``log_every_n_steps`` has this training step logged."""
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return bool(every) and self.global_step % every == 0
 
     def run(self, conversation: Conversation) -> dict[str, Tensor]:
         """Carry a conversation out to its end; what it returns."""
@@ -257,6 +267,15 @@ class Method(lightning.LightningModule):
         if rank < len(checkpoint["ranks"]):  # one more than there were draws numbers of its own from the beginning
             for name, stream in self.random_streams().items():
                 stream.restore(saved["streams"][name])
+
+
+def log_now(loggers: Sequence[Logger], logged: dict[str, Tensor], updates: int, step: int) -> None:
+    """Log the figures of a training step, numbered from 0."""
+    values = torch.stack([value.detach().float() for value in logged.values()]).tolist() if logged else []
+    named = {f"train/{name}": value for name, value in zip(logged, values, strict=True)}
+    for logger in loggers:
+        logger.log_metrics({**named, "updates": float(updates)}, step)
+        logger.save()
 
 
 def cosine_decay(done: float, final: float) -> float:

@@ -25,6 +25,7 @@ from lit_modules.method import (
     Step,
     gradients_of,
     listed_optimizers,
+    log_now,
     set_learning_rate,
 )
 
@@ -119,9 +120,8 @@ class SeedBatch(lightning.LightningModule):
         optimizers[0].step()  # counts this training step for Lightning; no gradient is left to apply
         for replica, values, loggers in zip(self.each, logged, self.seed_loggers, strict=True):
             replica.refuse_divergence(values)
-            for logger in loggers:
-                named = {f"train/{name}": float(value) for name, value in values.items()}
-                logger.log_metrics({**named, "updates": float(replica.updates)}, self.global_step)
+            if self.logging_step:
+                log_now(loggers, values, replica.updates, self.global_step - 1)
         self.log("updates", float(self.each[0].updates), prog_bar=True)
 
     def run_together(self, conversations: Sequence[Conversation]) -> list[dict[str, Tensor]]:

@@ -271,6 +271,7 @@ def test_other_learners_run_and_an_interrupted_one_ends_as_it_would_have(
     assert command.main([*words, "--out", str(stopped)]) == 0
     ours, theirs = (load_file(folder / "policy.safetensors") for folder in (stopped, whole))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert (stopped / "policy" / "metrics.csv").read_text() == (whole / "policy" / "metrics.csv").read_text()
     assert Policy.load(whole / "policy.safetensors").act(torch.zeros(3, 11), deterministic=False).shape == (3, 3)
     assert "train/value" in (whole / "policy" / "metrics.csv").read_text() and (whole / "report.html").exists()
 
