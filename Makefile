@@ -43,7 +43,7 @@ bench: $(VENV)/.installed-dev
 
 clean:
 	@echo "Deleting .venv, caches and build leftovers"
-	@rm -rf $(VENV) build dist offsim.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-lowest build dist offsim.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -path ./.git -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # The environment is made once and brought up to date when pyproject.toml or constraints.txt change.
