@@ -7,7 +7,10 @@ import tomllib
 from pathlib import Path
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-requirements = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+requirements = [
+    *project["dependencies"],
+    *(text for extra in project["optional-dependencies"].values() for text in extra),
+]
 for requirement in requirements:
     if found := re.match(r"([A-Za-z0-9._-]+)(?:\[.*?\])?>=([0-9.]+)", requirement):
         print(f"{found[1]}=={found[2]}")
