@@ -21,7 +21,7 @@ from lit_modules.parallel import averaged
 from lit_modules.ranges import refuse_outside
 from lit_modules.rows import draw_starts, require_streams
 from lit_modules.tuned_weight import TUNED, Tuning
-from zoo.policy import Policy
+from zoo.policy import Policy, joined
 from zoo.simulator import Simulator
 
 PENALTY, FADING = "penalty", "fading"
@@ -64,7 +64,9 @@ class SimulatorPolicy(Method):
         critic_share: share of these at first in which the actor waits, and the critics learn what the cloned policy is
             worth: from critics that know nothing it learns to leave what was cloned.
         actor_final_rate: share of the actor's rate that is left then.
-        policy_average: decay of the running average of the actor's weights, which is the policy that comes out.
+        policy_average: decay of the running average of the actor's weights, which is the policy that comes out,
+        join_cloned: averaged with the cloned one that it started from, network by network. What a policy has learned
+            where the simulator is wrong the cloned one has not, and what cloning got wrong the policy has unlearned.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
         snapshots: folder for the snapshots.
         validation_episodes: episodes in the Simulator per validation.
@@ -112,6 +114,7 @@ class SimulatorPolicy(Method):
         critic_share: float = 0.15,
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
+        join_cloned: bool = True,
         snapshot_every: int = 0,
         snapshots: str = "snapshots",
         validation_episodes: int = 20,
@@ -136,6 +139,8 @@ class SimulatorPolicy(Method):
         self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
+        # In a list, and so no part of the module, as it is never trained
+        self._joined = [] if cloned_policy is None or not join_cloned else [Policy.load(cloned_policy)]
         # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
         # one for dying, whatever constant is added to it.
         self.register_buffer("end_value", torch.tensor(self.value_range[0]), persistent=False)
@@ -190,6 +195,10 @@ class SimulatorPolicy(Method):
         policy = Policy(simulator.observation_size, simulator.action_low, simulator.action_high, hidden_sizes)
         policy.normalizer.load_state_dict(simulator.transition.observation_normalizer.state_dict())
         return policy
+
+    def finished_policy(self) -> Policy:
+        """What comes out: the running average of the policy, averaged with the cloned one if they are joined."""
+        return joined(self.averaged_policy, self._joined[0]) if self._joined else self.averaged_policy
 
     def setup(self, stage: str) -> None:
         if stage != "fit":
@@ -341,12 +350,12 @@ class SimulatorPolicy(Method):
         return self.decayed_rate(given["actor_learning_rate"], given["decay_updates"], given["actor_final_rate"])
 
     def _keep_snapshot(self) -> Path | None:
-        """Save the averaged policy when it is time; its file."""
+        """Save what would come out now, when it is time; its file."""
         every = self.hparams["snapshot_every"]
         if every == 0 or self.updates % every != 0 or not self.trainer.is_global_zero:
             return None
         file = Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors"
-        self.averaged_policy.save(file)
+        self.finished_policy().save(file)
         return file
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -364,7 +373,7 @@ class SimulatorPolicy(Method):
         generator = torch.Generator(self.device).manual_seed(0)
         for name, value in simulator_return(
             self.simulator,
-            self.averaged_policy,
+            self.finished_policy(),
             self.hparams["validation_episodes"],
             self.hparams["validation_horizon"],
             generator,
@@ -377,7 +386,8 @@ class SimulatorPolicy(Method):
 
     def predict_step(self, batch: dict[str, TensorDict], batch_index: int) -> dict[str, Tensor]:
         """The policy's actions ``(N, A)`` on each held-out table."""
-        return {name: self.averaged_policy.act(table["observation"]) for name, table in batch.items()}
+        policy = self.finished_policy()
+        return {name: policy.act(table["observation"]) for name, table in batch.items()}
 
 
 @torch.no_grad()

@@ -138,10 +138,10 @@ class SimulatorSAC(ReplayLearner):
 
     @torch.no_grad()
     def start_value(self) -> float:
-        """Smallest critic's value of the averaged policy's action, mean over the Simulator's start states.
+        """Smallest critic's value of the finished policy's action, mean over the Simulator's start states.
 
         In units of ``reward_scale`` times the reward.
         """
         observation = self.simulator.start_states.observations
-        action = self.averaged_policy.act(observation)
+        action = self.finished_policy().act(observation)
         return float(self.loss.smallest_value(self.loss.critic_layers(), observation, action).mean())

@@ -243,3 +243,34 @@ class Policy(nn.Module):
         load_state(policy, tensors, path)
         policy.control = control
         return policy.eval()
+
+
+@torch.no_grad()
+def joined(first: Policy, second: Policy) -> Policy:
+    """The average of all networks of two policies, each counting alike, with the deviation's bounds of the first.
+
+    Raises:
+        ValueError: if they differ in more than their weights, their number of members and these bounds.
+    """
+    free = ("members", "log_std_min", "log_std_max")
+    for name, value in first.config.items():
+        if name not in free and second.config[name] != value:
+            raise ValueError(f"policies with a {name} of {value} and of {second.config[name]} cannot be joined")
+    for (name, mine), yours in zip(first.normalizer.named_buffers(), second.normalizer.buffers(), strict=True):
+        if not torch.equal(mine, yours.to(mine.device)):
+            raise ValueError(f"policies that see observations with another {name} cannot be joined")
+    policy = Policy(**{**first.config, "members": first.members + second.members})
+    policy.normalizer.load_state_dict(first.normalizer.state_dict())
+    for into, ours, theirs in zip(_layers(policy), _layers(first), _layers(second), strict=True):
+        for tensor, one, other in zip(into, ours, theirs, strict=True):
+            tensor.copy_(torch.cat([one.to(tensor.device), other.to(tensor.device)]))
+    policy.control = first.control or second.control
+    return policy.to(first.action_low.device).eval().requires_grad_(False)
+
+
+def _layers(policy: Policy) -> list[tuple[Tensor, Tensor]]:
+    """Weights ``(E, in, out)`` and biases ``(E, 1, out)``."""
+    if isinstance(policy.network, EnsembleMLP):
+        return [(layer.weight, layer.bias) for layer in cast(list[EnsembleLinear], list(policy.network.layers))]
+    linear = [layer for layer in cast(nn.Sequential, policy.network) if isinstance(layer, nn.Linear)]
+    return [(layer.weight.T.unsqueeze(0), layer.bias.view(1, 1, -1)) for layer in linear]

@@ -118,3 +118,17 @@ def test_critics_that_promise_what_cannot_be_earned_have_diverged(steering: Any)
     module.refuse_divergence({"value": torch.tensor(-10.0 * largest)})  # as a penalty may have it
     with pytest.raises(Diverged, match=r"the critics expect .* rewards add up to .* after 0 updates"):
         module.refuse_divergence({"value": torch.tensor(-1000.0 * largest)})
+
+
+@pytest.mark.parametrize("method", [SimulatorSAC, SimulatorTD3, SimulatorPPO])
+def test_what_comes_out_is_averaged_with_the_cloned_policy(steering: Any, cloned_policy: str, method: type) -> None:
+    settings = {} if method is SimulatorPPO else {"batch_size": 8}
+    cloned, observation = Policy.load(cloned_policy), torch.randn(9, 1)
+    for join in (True, False):
+        module = steering.learner(method, cloned_policy=cloned_policy, join_cloned=join, **settings)
+        module.averaged_policy.network[-1].bias.data.add_(0.7)  # as if it had learned something
+        ours, theirs = module.averaged_policy(observation)[0], cloned(observation)[0]
+        expected = 0.5 * (ours + theirs) if join else ours
+        torch.testing.assert_close(module.finished_policy()(observation)[0], expected)
+        assert not any("_joined" in name for name in module.state_dict())
+    assert steering.learner(method, **settings).finished_policy().members == 1  # nothing to join

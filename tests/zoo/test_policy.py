@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from zoo import ModelFileError, Policy
+from zoo.policy import joined
 
 
 @pytest.fixture
@@ -165,3 +166,28 @@ def test_controls_and_results_are_not_taken_for_one_another(policy: Policy, tmp_
     loaded.save(tmp_path / "again.safetensors")  # the mark stays
     with pytest.raises(ModelFileError, match="control"):
         Policy.load(tmp_path / "again.safetensors")
+
+
+@pytest.mark.parametrize("members", [(1, 1), (3, 1), (2, 3)])
+def test_joined_policies_average_all_their_networks(members: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    first, second = (Policy(5, [-2.0, 0.0], [2.0, 1.0], (8, 4), members=count) for count in members)
+    for each in (first, second):
+        each.normalizer.mean.fill_(0.5)
+    first.fix_deviation(0.1)
+    both, observation = joined(first, second), torch.randn(7, 5)
+    expected = torch.cat([each.of_members(observation)[0] for each in (first, second)]).mean(dim=0)
+    location, scale = both(observation)
+    torch.testing.assert_close(location, expected)
+    torch.testing.assert_close(scale, torch.full((7, 2), 0.1))
+    assert both.members == sum(members) and not any(each.requires_grad for each in both.parameters())
+
+
+def test_policies_that_differ_are_not_joined() -> None:
+    policy = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,))
+    with pytest.raises(ValueError, match=r"hidden_sizes of \[8\] and of \[4\] cannot be joined"):
+        joined(policy, Policy(5, [-2.0, 0.0], [2.0, 1.0], (4,)))
+    other = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,))
+    other.normalizer.mean.fill_(1.0)
+    with pytest.raises(ValueError, match="observations with another mean cannot be joined"):
+        joined(policy, other)
