@@ -150,14 +150,7 @@ class Method(lightning.LightningModule):
         self.log_dict({f"train/{name}": value for name, value in logged.items()}, logger=False)
         self.log("updates", float(self.updates), prog_bar=True, logger=False)
         # By itself, Lightning would log this step after its checkpoint, and a training that ends there never would
-        if self.logging_step:
-            log_now(self.trainer.loggers, logged, self.updates, self.global_step - 1)
-
-    @property
-    def logging_step(self) -> bool:
-        """Whether Lightning's ``log_every_n_steps`` has this training step logged."""
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return bool(every) and self.global_step % every == 0
+        log_now(self, self.trainer.loggers, logged, self.updates)
 
     def run(self, conversation: Conversation) -> dict[str, Tensor]:
         """Carry a conversation out to its end; what it returns."""
@@ -269,12 +262,17 @@ class Method(lightning.LightningModule):
                 stream.restore(saved["streams"][name])
 
 
-def log_now(loggers: Sequence[Logger], logged: dict[str, Tensor], updates: int, step: int) -> None:
-    """Log the figures of a training step, numbered from 0."""
+def log_now(
+    module: lightning.LightningModule, loggers: Sequence[Logger], logged: dict[str, Tensor], updates: int
+) -> None:
+    """Log the figures of a training step that is over, if Lightning's ``log_every_n_steps`` has it logged."""
+    every = module.trainer.log_every_n_steps  # type: ignore[attr-defined]
+    if not every or module.global_step % every != 0:
+        return
     values = torch.stack([value.detach().float() for value in logged.values()]).tolist() if logged else []
     named = {f"train/{name}": value for name, value in zip(logged, values, strict=True)}
     for logger in loggers:
-        logger.log_metrics({**named, "updates": float(updates)}, step)
+        logger.log_metrics({**named, "updates": float(updates)}, module.global_step - 1)  # numbered from 0
         logger.save()
 
 

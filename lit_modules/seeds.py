@@ -120,8 +120,7 @@ class SeedBatch(lightning.LightningModule):
         optimizers[0].step()  # counts this training step for Lightning; no gradient is left to apply
         for replica, values, loggers in zip(self.each, logged, self.seed_loggers, strict=True):
             replica.refuse_divergence(values)
-            if self.logging_step:
-                log_now(loggers, values, replica.updates, self.global_step - 1)
+            log_now(self, loggers, values, replica.updates)
         self.log("updates", float(self.each[0].updates), prog_bar=True)
 
     def run_together(self, conversations: Sequence[Conversation]) -> list[dict[str, Tensor]]:

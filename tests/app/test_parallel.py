@@ -310,7 +310,7 @@ def test_train_on_two_devices_leaves_one_run(tiny_words: list[str], tmp_path: Pa
 
 def test_training_ends_with_a_checkpoint_when_the_command_is_gone(tiny_words: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
-    endless = ["--stages=[behaviour_cloning]", "--behaviour_cloning.updates=100000000", "--devices=2", f"--out={out}"]
+    endless = ["--stages=[behaviour_cloning]", "--behaviour_cloning.updates=1000000", "--devices=2", f"--out={out}"]
     program = subprocess.Popen([sys.executable, "-m", "app", *tiny_words, *endless])
     try:
         metrics = out / "behaviour_cloning" / "metrics.csv"
@@ -325,7 +325,7 @@ def test_training_ends_with_a_checkpoint_when_the_command_is_gone(tiny_words: li
         assert time.monotonic() < deadline
         time.sleep(0.2)
     checkpoint = torch.load(out / "behaviour_cloning" / "last.ckpt", weights_only=True)
-    assert len(checkpoint["ranks"]) == 2 and checkpoint["updates"] < 100_000_000
+    assert len(checkpoint["ranks"]) == 2 and checkpoint["updates"] < 1_000_000
 
 
 def test_one_process_with_the_strategy_of_several(simulator: str, tmp_path: Path) -> None:
