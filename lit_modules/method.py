@@ -244,7 +244,7 @@ class Method(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("control", False) != self.control:
             raise ValueError("a control of `offsim diagnose` and a method's training cannot continue one another")
-        if "ranks" not in checkpoint:
+        if not {"ranks", "method"} <= checkpoint.keys():
             raise ValueError("an older version of offsim wrote this checkpoint: only that version can continue it")
         if checkpoint["method"] != type(self).__name__:
             raise ValueError(
