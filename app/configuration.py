@@ -164,11 +164,8 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         refuse_unknown(key, known)
         try:
             merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
-        except (
-            OmegaConfBaseException,
-            TypeError,
-            YAMLError,
-        ) as error:  # TypeError: a list where a group of settings is
+        # A TypeError: a list where a group of settings belongs
+        except (OmegaConfBaseException, TypeError, YAMLError) as error:
             raise UserError(f"cannot set {key} to {value!r}: {error}") from error
     assert isinstance(merged, DictConfig)
     try:

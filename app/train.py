@@ -90,6 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def train(configuration: DictConfig, folder: Path, retries: int = 0) -> dict[str, Any]:
     """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
+    if retries < 0:
+        raise UserError(f"--retries is {retries}: give 0 for none, or a number above")
     if retries > 0 and several(configuration.devices):
         raise UserError("--retries is for one device: of several processes none can begin again alone")
     rehearse(configuration)

@@ -10,7 +10,7 @@ from typing import Any
 
 import lightning
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from app.checkpoints import WholeCheckpointIO
@@ -32,7 +32,6 @@ def make_trainer(
     validations: int = 10,
     accelerator: str = "auto",
     devices: Any = 1,
-    callbacks: list[Callback] | None = None,
     loggers: list[Logger] | None = None,
 ) -> lightning.Trainer:
     """A trainer that logs to ``folder`` (CSV and TensorBoard) and keeps its last checkpoint there.
@@ -43,7 +42,6 @@ def make_trainer(
         validations: how often to validate over the whole training.
         accelerator: as Lightning's.
         devices: as Lightning's.
-        callbacks: further callbacks.
         loggers: other loggers than those of ``folder``; an empty list logs nothing.
     """
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
@@ -64,7 +62,7 @@ def make_trainer(
         val_check_interval=every,
         limit_val_batches=1,
         num_sanity_val_steps=0,
-        callbacks=[checkpoint, *training_progress(folder.name), SaveWhenInterrupted(), *(callbacks or [])],
+        callbacks=[checkpoint, *training_progress(folder.name), SaveWhenInterrupted()],
         plugins=plugins,
         enable_model_summary=False,
         enable_progress_bar=False,

@@ -21,9 +21,10 @@ import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
 
-from app.collect_record import new_dataset
+from app.collect_record import episode_buffer, new_dataset
 from datamodules import TransitionDataModule
 from datamodules.errors import DataError
+from zoo.episodes import Episode
 
 OBSERVATION, ACTION, STEPS = 11, 3, 1000
 EXPERT, DIVERSE = "large/expert-v0", "large/diverse-v0"
@@ -121,15 +122,8 @@ def _record(root: Path, dataset_id: str, episodes: int, seed: int) -> None:
 
 
 def _episode(observations: np.ndarray, actions: np.ndarray) -> EpisodeBuffer:
-    last = np.zeros(STEPS, dtype=bool)
-    last[-1] = True
-    return EpisodeBuffer(
-        observations=observations,
-        actions=actions,
-        rewards=np.zeros(STEPS, dtype=np.float32),
-        terminations=np.zeros(STEPS, dtype=bool),
-        truncations=last,
-    )
+    rewards = np.zeros(STEPS, dtype=np.float32)
+    return episode_buffer(Episode(observations, actions, rewards, terminated=False, truncated=True))
 
 
 def _megabytes(folder: Path) -> float:

@@ -140,7 +140,7 @@ class SimulatorPolicy(Method):
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
         # In a list, and so no part of the module, as it is never trained
-        self._joined = [] if cloned_policy is None or not join_cloned else [Policy.load(cloned_policy)]
+        self._joined = [] if cloned_policy is None or not join_cloned else [copy.deepcopy(self.averaged_policy)]
         # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
         # one for dying, whatever constant is added to it.
         self.register_buffer("end_value", torch.tensor(self.value_range[0]), persistent=False)

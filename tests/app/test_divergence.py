@@ -53,4 +53,6 @@ def test_retries_are_for_one_process_and_one_seed(
     for words in (["--devices=2"], ["--seeds=0..1"]):
         assert command.main([*tiny, f"--out={tmp_path / 'run'}", "--retries=1", *words]) == 2
         assert "--retries is for one" in capsys.readouterr().err
+    assert command.main([*tiny, f"--out={tmp_path / 'run'}", "--retries=-1"]) == 2
+    assert "--retries is -1" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
