@@ -163,7 +163,7 @@ def train_control(run: FinishedRun, name: str, settings: dict[str, Any]) -> Cont
     )
     trainer.fit(learner, datamodule=data, ckpt_path=last_checkpoint(folder))
     learner.cpu()
-    learner.finished_policy().save(folder / "policy.safetensors")
+    learner.finished_policy(data).save(folder / "policy.safetensors")
     return learner
 
 

@@ -25,7 +25,7 @@ def learned(module: lightning.LightningModule, data: lightning.LightningDataModu
     if isinstance(module, OffSim):
         return module.export(data)
     if isinstance(module, SimulatorPolicy):
-        return module.finished_policy()
+        return module.finished_policy(data)
     if isinstance(module, BehaviourCloning):
         return module.policy
     raise TypeError(f"{type(module).__name__} is not a method of this project")

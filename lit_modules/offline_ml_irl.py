@@ -15,6 +15,7 @@ steps on minibatches instead of whole trajectories are chosen here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -165,13 +166,14 @@ class OfflineMLIRL(SimulatorSAC):
 
     @torch.no_grad()
     def learned_simulator(self, data: Any, rows: int = 10_000) -> Simulator:
-        """The Simulator with the reward as it is now, on the scale of ``RewardModel.standardize``.
+        """A copy of the Simulator with the reward as it is now, on the scale of ``RewardModel.standardize``.
 
         Args:
             data: the data module.
             rows: demonstrated and imagined transitions used to set the scale.
         """
-        model = self.simulator.reward
+        simulator = copy.deepcopy(self.simulator)
+        model = simulator.reward
 
         def raw(table: TensorDict) -> Tensor:
             table = table.to(model.offset.device)
@@ -180,9 +182,9 @@ class OfflineMLIRL(SimulatorSAC):
         expert, rollout = raw(data.expert_train), raw(self.replay[-rows:])
         model.standardize(expert, rollout, low_quantile=0.0, high_quantile=1.0)
         end = rollout.quantile(self.hparams["end_quantile"])
-        self.simulator.end_reward = float((end - model.offset) / model.scale)
-        self.simulator.reward_learned = True
-        return self.simulator.eval().requires_grad_(False)
+        simulator.end_reward = float((end - model.offset) / model.scale)
+        simulator.reward_learned = True
+        return simulator.eval().requires_grad_(False)
 
     def random_streams(self) -> dict[str, RandomStream]:
         return super().random_streams() | {"reward": self.reward_random}

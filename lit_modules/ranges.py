@@ -83,6 +83,7 @@ SHARES = [
     "gae_lambda",
     "high_quantile",
     "initial_start_share",
+    "join_cloned",
     "own_scale",
     "push_share",
     "real_share",

@@ -65,8 +65,9 @@ class SimulatorPolicy(Method):
             worth: from critics that know nothing it learns to leave what was cloned.
         actor_final_rate: share of the actor's rate that is left then.
         policy_average: decay of the running average of the actor's weights, which is the policy that comes out,
-        join_cloned: averaged with the cloned one that it started from, network by network. What a policy has learned
-            where the simulator is wrong the cloned one has not, and what cloning got wrong the policy has unlearned.
+        join_cloned: averaged with the cloned one that it started from, network by network, if that one returns at least
+            this share of the policy's return in the Simulator; ``None`` never joins them. What a policy has learned
+            where the simulator is wrong the cloned one has not; but one that fails spoils what the policy has learned.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
         snapshots: folder for the snapshots.
         validation_episodes: episodes in the Simulator per validation.
@@ -114,7 +115,7 @@ class SimulatorPolicy(Method):
         critic_share: float = 0.15,
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
-        join_cloned: bool = True,
+        join_cloned: float | None = 0.5,
         snapshot_every: int = 0,
         snapshots: str = "snapshots",
         validation_episodes: int = 20,
@@ -140,7 +141,8 @@ class SimulatorPolicy(Method):
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
         # In a list, and so no part of the module, as it is never trained
-        self._joined = [] if cloned_policy is None or not join_cloned else [copy.deepcopy(self.averaged_policy)]
+        self._cloned = [] if cloned_policy is None or join_cloned is None else [copy.deepcopy(self.averaged_policy)]
+        self._judged: tuple[int, bool] = (0, True)  # after how many updates the cloned policy was, and how
         # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
         # one for dying, whatever constant is added to it.
         self.register_buffer("end_value", torch.tensor(self.value_range[0]), persistent=False)
@@ -196,9 +198,39 @@ class SimulatorPolicy(Method):
         policy.normalizer.load_state_dict(simulator.transition.observation_normalizer.state_dict())
         return policy
 
-    def finished_policy(self) -> Policy:
-        """What comes out: the running average of the policy, averaged with the cloned one if they are joined."""
-        return joined(self.averaged_policy, self._joined[0]) if self._joined else self.averaged_policy
+    def finished_policy(self, data: Any) -> Policy:
+        """What comes out: the running average of the policy, averaged with the cloned one if that is worth it.
+
+        Args:
+            data: the data module.
+        """
+        if not self._cloned:
+            return self.averaged_policy
+        if self._judged[0] != self.updates:
+            self._judged = (self.updates, self._cloned_is_worth_it(data))
+        return joined(self.averaged_policy, self._cloned[0]) if self._judged[1] else self.averaged_policy
+
+    def _cloned_is_worth_it(self, data: Any) -> bool:
+        simulator, settings = self.learned_simulator(data), self.hparams
+        cloned, learned = (
+            simulator_return(
+                simulator,
+                policy.to(self.device),
+                settings["validation_episodes"],
+                settings["validation_horizon"],
+                torch.Generator(self.device).manual_seed(0),
+            )["return"]
+            for policy in (self._cloned[0], self.averaged_policy)
+        )
+        return cloned >= learned - (1.0 - settings["join_cloned"]) * abs(learned)
+
+    def learned_simulator(self, data: Any) -> Simulator:
+        """The Simulator with what was learned in it besides the policy; here nothing was.
+
+        Args:
+            data: the data module.
+        """
+        return self.simulator
 
     def setup(self, stage: str) -> None:
         if stage != "fit":
@@ -355,7 +387,7 @@ class SimulatorPolicy(Method):
         if every == 0 or self.updates % every != 0 or not self.trainer.is_global_zero:
             return None
         file = Path(self.hparams["snapshots"]) / f"{self.updates:08d}.safetensors"
-        self.finished_policy().save(file)
+        self.finished_policy(self.trainer.datamodule).save(file)  # type: ignore[attr-defined]
         return file
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -373,7 +405,7 @@ class SimulatorPolicy(Method):
         generator = torch.Generator(self.device).manual_seed(0)
         for name, value in simulator_return(
             self.simulator,
-            self.finished_policy(),
+            self.finished_policy(self.trainer.datamodule),  # type: ignore[attr-defined]
             self.hparams["validation_episodes"],
             self.hparams["validation_horizon"],
             generator,
@@ -386,7 +418,7 @@ class SimulatorPolicy(Method):
 
     def predict_step(self, batch: dict[str, TensorDict], batch_index: int) -> dict[str, Tensor]:
         """The policy's actions ``(N, A)`` on each held-out table."""
-        policy = self.finished_policy()
+        policy = self.finished_policy(self.trainer.datamodule)  # type: ignore[attr-defined]
         return {name: policy.act(table["observation"]) for name, table in batch.items()}
 
 

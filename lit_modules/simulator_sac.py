@@ -143,5 +143,5 @@ class SimulatorSAC(ReplayLearner):
         In units of ``reward_scale`` times the reward.
         """
         observation = self.simulator.start_states.observations
-        action = self.finished_policy().act(observation)
+        action = self.finished_policy(self.trainer.datamodule).act(observation)  # type: ignore[attr-defined]
         return float(self.loss.smallest_value(self.loss.critic_layers(), observation, action).mean())

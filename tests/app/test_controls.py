@@ -64,7 +64,7 @@ def test_no_code_path_takes_a_control_for_a_result(simulator: Simulator, tmp_pat
         with pytest.raises(TypeError, match="control"):
             refused()
     assert not (tmp_path / "policy.safetensors").exists()
-    control.finished_policy().save(tmp_path / "kept.safetensors")
+    control.finished_policy(SimpleNamespace()).save(tmp_path / "kept.safetensors")
     control.policy.save(tmp_path / "current.safetensors")
     for name in ("kept", "current"):
         with pytest.raises(ModelFileError, match="control"):

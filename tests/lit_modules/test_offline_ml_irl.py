@@ -144,7 +144,10 @@ def test_a_simulator_with_the_learned_reward_comes_out(tmp_path: Path) -> None:
         rows = batch(20)
         rows["expert"]["observation"] += 2.0
         module.run(module.converse(rows))
+    before = reward_parameters(module), module.simulator.reward.offset.clone(), module.simulator.end_reward
     module.learned_simulator(data).save(tmp_path / "learned.safetensors")
+    after = reward_parameters(module), module.simulator.reward.offset, module.simulator.end_reward
+    torch.testing.assert_close(after, before, rtol=0.0, atol=0.0)  # a training can go on
     again = Simulator.load(tmp_path / "learned.safetensors")
     expert = data.expert_train
     reward = again.reward(expert["observation"], expert["action"], expert["next", "observation"])

@@ -124,11 +124,41 @@ def test_critics_that_promise_what_cannot_be_earned_have_diverged(steering: Any)
 def test_what_comes_out_is_averaged_with_the_cloned_policy(steering: Any, cloned_policy: str, method: type) -> None:
     settings = {} if method is SimulatorPPO else {"batch_size": 8}
     cloned, observation = Policy.load(cloned_policy), torch.randn(9, 1)
-    for join in (True, False):
+    for join in (0.0, None):
         module = steering.learner(method, cloned_policy=cloned_policy, join_cloned=join, **settings)
         module.averaged_policy.network[-1].bias.data.add_(0.7)  # as if it had learned something
         ours, theirs = module.averaged_policy(observation)[0], cloned(observation)[0]
-        expected = 0.5 * (ours + theirs) if join else ours
-        torch.testing.assert_close(module.finished_policy()(observation)[0], expected)
-        assert not any("_joined" in name for name in module.state_dict())
-    assert steering.learner(method, **settings).finished_policy().members == 1  # nothing to join
+        expected = ours if join is None else 0.5 * (ours + theirs)
+        torch.testing.assert_close(module.finished_policy(None)(observation)[0], expected)
+        assert not any("_cloned" in name for name in module.state_dict())
+    assert steering.learner(method, **settings).finished_policy(None).members == 1  # nothing to join
+
+
+@pytest.mark.parametrize(("share", "learned", "cloned", "members"), [
+    (0.5, 0.0, 0.0, 2),  # both stay where they are
+    (0.5, 0.0, 9.0, 1),  # one leaves the interval where there is anything to earn
+    (0.5, 9.0, 0.0, 2),
+    (1.0, 9.0, 9.0, 2),
+    (1.0, 0.0, 0.3, 1),  # one drifts away
+    (0.0, 0.0, 0.3, 2),
+])  # fmt: skip
+def test_a_cloned_policy_that_fails_in_the_simulator_is_left_out(
+    steering: Any, cloned_policy: str, share: float, learned: float, cloned: float, members: int
+) -> None:
+    settings = {"batch_size": 8, "validation_episodes": 8, "validation_horizon": 5}
+    module = steering.learner(SimulatorSAC, cloned_policy=cloned_policy, join_cloned=share, **settings)
+    for policy, push in ((module.averaged_policy, learned), (module._cloned[0], cloned)):
+        policy.network[-1].weight.data.zero_()
+        policy.network[-1].bias.data.zero_()[0] = push
+    module.updates = 1
+    assert module.finished_policy(None).members == members
+
+
+def test_it_is_judged_again_after_more_updates(steering: Any, cloned_policy: str) -> None:
+    module = steering.learner(SimulatorSAC, cloned_policy=cloned_policy, batch_size=8, validation_horizon=5)
+    for updates, push, members in ((0, 9.0, 2), (1, 9.0, 1), (1, 0.0, 1), (2, 0.0, 2)):
+        module.updates = updates
+        for policy, value in ((module.averaged_policy, 0.0), (module._cloned[0], push)):
+            policy.network[-1].weight.data.zero_()
+            policy.network[-1].bias.data.zero_()[0] = value
+        assert module.finished_policy(None).members == members
