@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
+from app.configuration import STAGES
 from app.errors import UserError
 
 SHARED = "shared"  # key in stages.json beside those of the stages
@@ -33,9 +35,23 @@ def claim_folder(configuration: DictConfig, folder: Path) -> None:
 
 
 def holds_another(configuration: DictConfig, folder: Path) -> bool:
-    """Whether a folder is that of a run with another configuration."""
+    """Whether a folder is that of a run with another configuration, in what its stages read."""
     saved = folder / "config.yaml"
-    return saved.exists() and saved.read_text() != OmegaConf.to_yaml(configuration)
+    if not saved.exists():
+        return False
+    try:
+        found = OmegaConf.load(saved)
+    except (YAMLError, OSError, UnicodeDecodeError):  # damaged, so nobody knows whose it is
+        return True
+    return _read_by_stages(found) != _read_by_stages(configuration)
+
+
+def _read_by_stages(configuration: Any) -> dict[Any, Any]:
+    settings = OmegaConf.to_container(configuration)
+    if not isinstance(settings, dict):
+        return {}
+    unread = [name for name in STAGES if name not in (settings.get("stages") or STAGES)]
+    return {name: value for name, value in settings.items() if name not in unread}
 
 
 def finished_stages(folder: Path) -> dict[str, float]:
