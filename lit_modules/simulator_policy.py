@@ -211,18 +211,21 @@ class SimulatorPolicy(Method):
         return joined(self.averaged_policy, self._cloned[0]) if self._judged[1] else self.averaged_policy
 
     def _cloned_is_worth_it(self, data: Any) -> bool:
-        simulator, settings = self.learned_simulator(data), self.hparams
         cloned, learned = (
-            simulator_return(
-                simulator,
-                policy.to(self.device),
-                settings["validation_episodes"],
-                settings["validation_horizon"],
-                torch.Generator(self.device).manual_seed(0),
-            )["return"]
-            for policy in (self._cloned[0], self.averaged_policy)
+            figures["return"]
+            for figures in self._returns(self.learned_simulator(data), *self._cloned, self.averaged_policy)
         )
-        return cloned >= learned - (1.0 - settings["join_cloned"]) * abs(learned)
+        return cloned >= learned - (1.0 - self.hparams["join_cloned"]) * abs(learned)
+
+    def _returns(self, simulator: Simulator, *policies: Policy) -> list[dict[str, float]]:
+        """:func:`simulator_returns`, always of the same episodes."""
+        return simulator_returns(
+            simulator,
+            [policy.to(self.device) for policy in policies],
+            self.hparams["validation_episodes"],
+            self.hparams["validation_horizon"],
+            torch.Generator(self.device).manual_seed(0),
+        )
 
     def learned_simulator(self, data: Any) -> Simulator:
         """The Simulator with what was learned in it besides the policy; here nothing was.
@@ -402,14 +405,8 @@ class SimulatorPolicy(Method):
 
     @torch.no_grad()
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        generator = torch.Generator(self.device).manual_seed(0)
-        for name, value in simulator_return(
-            self.simulator,
-            self.finished_policy(self.trainer.datamodule),  # type: ignore[attr-defined]
-            self.hparams["validation_episodes"],
-            self.hparams["validation_horizon"],
-            generator,
-        ).items():
+        policy = self.finished_policy(self.trainer.datamodule)  # type: ignore[attr-defined]
+        for name, value in self._returns(self.simulator, policy)[0].items():
             self.log(f"validation/{name}", value, batch_size=1, sync_dist=True)
 
     def test_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:
@@ -423,21 +420,23 @@ class SimulatorPolicy(Method):
 
 
 @torch.no_grad()
-def simulator_return(
-    simulator: Simulator, policy: Policy, episodes: int, horizon: int, generator: torch.Generator
-) -> dict[str, float]:
-    """Deterministic policy in the Simulator from its start states.
+def simulator_returns(
+    simulator: Simulator, policies: Sequence[Policy], episodes: int, horizon: int, generator: torch.Generator
+) -> list[dict[str, float]]:
+    """Deterministic policies in the Simulator, each from the same of its start states.
 
     Returns:
-        ``return``: mean sum of standardised rewards (an expert that never ends scores about ``horizon``);
-        ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
+        For each policy ``return``: mean sum of standardised rewards (an expert that never ends scores about
+        ``horizon``); ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
     """
-    observation = simulator.reset(episodes, generator)
-    members = simulator.episode_members(episodes, generator)
-    alive = torch.ones(episodes, device=observation.device)
+    count = len(policies)
+    observation = simulator.reset(episodes, generator).repeat(count, 1)
+    members = simulator.episode_members(count * episodes, generator)
+    alive = torch.ones(count * episodes, device=observation.device)
     total, length, doubt = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive)
     for _ in range(horizon):
-        action = policy.act(observation)
+        rows = observation.chunk(count)
+        action = torch.cat([policy.act(own) for policy, own in zip(policies, rows, strict=True)])
         following, reward, terminated, info = simulator.step(observation, action, generator, members=members)
         total += alive * reward
         length += alive
@@ -446,8 +445,6 @@ def simulator_return(
         if not bool(alive.any()):
             break
         observation = following
-    return {
-        "return": float(total.mean()),
-        "length": float(length.mean()),
-        "uncertainty": float((doubt / length).mean()),
-    }
+    figures = {"return": total, "length": length, "uncertainty": doubt / length}
+    means = {name: value.reshape(count, episodes).mean(dim=1).tolist() for name, value in figures.items()}
+    return [{name: value[each] for name, value in means.items()} for each in range(count)]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from app.rollouts import concatenate, on_tensors, recorded, roll_out
-from lit_modules.simulator_policy import simulator_return
+from lit_modules.simulator_policy import simulator_returns
 from zoo import Policy, Simulator
 from zoo.episodes import Episode, policy_actions
 from zoo.termination import TerminationModel
@@ -33,7 +33,7 @@ def test_figures_are_those_of_validation(simulator: Simulator) -> None:
     simulator.termination = EndsAbove()
     policy = make_policy()
     rolled = roll_out(simulator, policy.act, 8, 60, seed=4)
-    expected = simulator_return(simulator, policy, 8, 60, torch.Generator().manual_seed(4))
+    (expected,) = simulator_returns(simulator, [policy], 8, 60, torch.Generator().manual_seed(4))
     lengths = rolled.lengths.float()
     assert 1.0 < float(lengths.mean()) < 60.0
     assert float(lengths.mean()) == expected["length"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from lit_modules.simulator_policy import simulator_return
+from lit_modules.simulator_policy import simulator_returns
 from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator
 from zoo.reward import RewardModel
@@ -390,13 +390,13 @@ def test_cloned_start_is_adopted(tmp_path: Path) -> None:
     assert torch.equal(module.averaged_policy.act(observation), policy.act(observation))
 
 
-def test_simulator_return_stops_counting_at_the_end(tmp_path: Path) -> None:
+def test_simulator_returns_stop_counting_at_the_end(tmp_path: Path) -> None:
     simulator = Simulator.load(make_simulator(tmp_path))
     policy = Policy(SIZE, [-1.0] * ACTIONS, [1.0] * ACTIONS, (8,))
     simulator.termination = EndsAbove(-torch.inf)
-    assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 1.0
+    assert simulator_returns(simulator, [policy] * 2, 4, 50, torch.Generator().manual_seed(0))[1]["length"] == 1.0
     simulator.termination = TerminationModel()
-    assert simulator_return(simulator, policy, 4, 50, torch.Generator().manual_seed(0))["length"] == 50.0
+    assert simulator_returns(simulator, [policy] * 2, 4, 50, torch.Generator().manual_seed(0))[1]["length"] == 50.0
 
 
 def test_a_snapshot_says_what_the_critics_think_of_it(tmp_path: Path) -> None:
