@@ -98,8 +98,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:  # a training that diverges (lit_modules.method)
         print(f"offsim: {error}", file=sys.stderr)
         return 1
+    except ValueError as error:
+        from lit_modules.method import RefusedCheckpoint  # commands that do not train need no torch
+
+        if not isinstance(error, RefusedCheckpoint):
+            raise
+        print(f"offsim: {error}", file=sys.stderr)
+        return 2
     except RuntimeError as error:
-        from lit_modules.parallel import tell_of_lost_process  # commands that do not train need no torch
+        from lit_modules.parallel import tell_of_lost_process  # likewise
 
         if not tell_of_lost_process(error):
             raise

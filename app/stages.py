@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,9 @@ from lit_modules.parallel import refuse_other_strategies
 from lit_modules.simulator_ppo import SimulatorPPO  # noqa: F401
 from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
+from zoo.files import ModelFileError
+
+PACKAGES = ("app", "lit_modules", "datamodules", "zoo")
 
 
 class StageCLI(LightningCLI):
@@ -33,6 +38,16 @@ class StageCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for name in ("observation_size", "action_low", "action_high"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def instantiate_classes(self) -> None:
+        """Lightning's, but a constructor that refuses its arguments is quoted alone, without what jsonargparse adds."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise UserError(str(refusal)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Lightning's, but a checkpoint is there whole or not at all, and signals save before they end."""
@@ -48,8 +63,30 @@ class StageCLI(LightningCLI):
         return trainer
 
 
+def _refusal(error: BaseException | None) -> BaseException | None:
+    """Of an error and those before it the first that is about arguments and was raised in this project."""
+    while error is not None:
+        if isinstance(error, (DataError, ModelFileError, ValueError)) and _raised_in(error) in PACKAGES:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The package whose code raised an error."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _is_about_the_run(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's log is no recommendation of other products."""
+    return "Tip:" not in record.getMessage()
+
+
 def run(words: Sequence[str]) -> int:
     """Run ``words``, e.g. ``["fit", "--config", "configs/fit/simulator.yaml"]``."""
+    for package in ("pytorch", "fabric"):  # either writes, whichever was imported last
+        logging.getLogger(f"lightning.{package}.utilities.rank_zero").addFilter(_is_about_the_run)
     program, sys.argv = sys.argv, [sys.argv[0], *words]  # Lightning starts the other processes of a training with it
     try:
         StageCLI(

@@ -74,6 +74,10 @@ Step = Compute | Descend | Follow
 Conversation = Generator[Step, Any, dict[str, Tensor]]
 
 
+class RefusedCheckpoint(ValueError):
+    """A checkpoint that a training cannot continue."""
+
+
 class Diverged(FloatingPointError):
     """A loss is not finite, or critics promise what no rewards add up to."""
 
@@ -243,11 +247,15 @@ class Method(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if checkpoint.get("control", False) != self.control:
-            raise ValueError("a control of `offsim diagnose` and a method's training cannot continue one another")
+            raise RefusedCheckpoint(
+                "a control of `offsim diagnose` and a method's training cannot continue one another"
+            )
         if not {"ranks", "method"} <= checkpoint.keys():
-            raise ValueError("an older version of offsim wrote this checkpoint: only that version can continue it")
+            raise RefusedCheckpoint(
+                "an older version of offsim wrote this checkpoint: only that version can continue it"
+            )
         if checkpoint["method"] != type(self).__name__:
-            raise ValueError(
+            raise RefusedCheckpoint(
                 f"the checkpoint is of {checkpoint['method']}, and {type(self).__name__} cannot go on with it"
             )
         self.updates = checkpoint["updates"]

@@ -128,3 +128,58 @@ def test_print_config_names_the_method(capsys: pytest.CaptureFixture[str], monke
         command.main(["fit", "--config", str(CONFIGURATIONS / "simulator.yaml"), "--print_config"])
     assert stop.value.code == 0
     assert "lit_modules.offsim.OffSim" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("stage", "argument", "sentence"),
+    [
+        ("behaviour_cloning", "--model.learning_rate=-1", "learning_rate is -1.0: it must be above 0"),
+        ("behaviour_cloning", "--data.demonstrations=500", "data.demonstrations is 500, but toy/point/good-v0 has 6"),
+        ("behaviour_cloning", "--data.expert=toy/point/none-v0", "no dataset 'toy/point/none-v0'"),
+        ("policy", "--model.simulator=nothing.safetensors", "nothing.safetensors"),
+        ("policy", "--model.simulator=text.safetensors", "text.safetensors"),
+    ],
+)
+def test_what_is_refused_is_refused_in_a_sentence(
+    data_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    argument: str,
+    sentence: str,
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["offsim"])
+    Path("text.safetensors").write_text("no model")
+    assert command.main([*words(stage, 2), argument]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offsim: ")]
+    assert sentence in line
+    assert not Path("runs").exists()
+
+
+def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["offsim"])
+    assert command.main(words("behaviour_cloning", 2)) == 0
+    (written,) = Path("runs").rglob("*.ckpt")
+    saved = torch.load(written, weights_only=True)
+    torch.save({**saved, "method": "OffSim"}, "other.ckpt")
+    assert command.main([*words("behaviour_cloning", 4), "--ckpt_path", "other.ckpt"]) == 2
+    assert "offsim: the checkpoint is of OffSim, and BehaviourCloning cannot go on" in capsys.readouterr().err
+
+
+def test_lightning_recommends_nothing(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["offsim"])
+    with caplog.at_level("INFO"):
+        assert command.main(words("behaviour_cloning", 2)) == 0
+    assert "stopped" in caplog.text and "Tip" not in caplog.text
