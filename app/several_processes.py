@@ -22,6 +22,7 @@ from app.checkpoints import LAST
 from app.errors import Interrupted, UserError
 from app.main import quiet_libraries
 from datamodules import DataError
+from lit_modules.method import RefusedCheckpoint
 from lit_modules.parallel import tell_of_lost_process
 
 HANDED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -87,7 +88,7 @@ def main() -> int:
         if not tell_of_lost_process(error):
             raise
         return 1
-    except (DataError, FloatingPointError, UserError) as error:
+    except (DataError, FloatingPointError, RefusedCheckpoint, UserError) as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 1
     return 0

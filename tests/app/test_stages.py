@@ -76,6 +76,16 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture
+def workplace(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, with the toy data at hand."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["offsim"])
+    return tmp_path
+
+
 def words(stage: str, steps: int, command: str = "fit") -> list[str]:
     return [
         command,
@@ -94,24 +104,19 @@ def words(stage: str, steps: int, command: str = "fit") -> list[str]:
     ]
 
 
-def test_every_stage_fits_from_its_file_and_resumes(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["offsim"])
+def test_every_stage_fits_from_its_file_and_resumes(workplace: Path) -> None:
     for stage in ("behaviour_cloning", "simulator", "policy"):
         assert command.main(words(stage, 4)) == 0
-        checkpoints = list((tmp_path / "runs" / stage).rglob("*.ckpt"))
+        checkpoints = list((workplace / "runs" / stage).rglob("*.ckpt"))
         assert checkpoints
         assert command.main([*words(stage, 6), "--ckpt_path", str(checkpoints[0])]) == 0
         for other in ("validate", "test", "predict"):
             assert command.main([*words(stage, 6, other), "--ckpt_path", str(checkpoints[0])]) == 0
     for learner in ("SimulatorTD3", "SimulatorPPO"):
-        before = set((tmp_path / "runs" / "policy").rglob("*.ckpt"))
+        before = set((workplace / "runs" / "policy").rglob("*.ckpt"))
         Path("runs/policy/policy.safetensors").unlink()
         assert command.main([*words("policy", 2), f"--model={learner}"]) == 0
-        written = (set((tmp_path / "runs" / "policy").rglob("*.ckpt")) - before).pop()
+        written = (set((workplace / "runs" / "policy").rglob("*.ckpt")) - before).pop()
         assert torch.load(written, weights_only=True)["hyper_parameters"]["_class_path"].endswith(learner)
         assert Policy.load("runs/policy/policy.safetensors").observation_size == 2
     Policy.load("runs/behaviour_cloning/behaviour_cloning.safetensors")
@@ -141,18 +146,8 @@ def test_print_config_names_the_method(capsys: pytest.CaptureFixture[str], monke
     ],
 )
 def test_what_is_refused_is_refused_in_a_sentence(
-    data_root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    stage: str,
-    argument: str,
-    sentence: str,
+    workplace: Path, capsys: pytest.CaptureFixture[str], stage: str, argument: str, sentence: str
 ) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["offsim"])
     Path("text.safetensors").write_text("no model")
     assert command.main([*words(stage, 2), argument]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offsim: ")]
@@ -161,11 +156,8 @@ def test_what_is_refused_is_refused_in_a_sentence(
 
 
 def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["offsim"])
     assert command.main(words("behaviour_cloning", 2)) == 0
     (written,) = Path("runs").rglob("*.ckpt")
     saved = torch.load(written, weights_only=True)
@@ -174,12 +166,7 @@ def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
     assert "offsim: the checkpoint is of OffSim, and BehaviourCloning cannot go on" in capsys.readouterr().err
 
 
-def test_lightning_recommends_nothing(
-    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["offsim"])
+def test_lightning_recommends_nothing(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):  # which `offsim train` makes quiet
         caplog.set_level("INFO", name)
     assert command.main(words("behaviour_cloning", 2)) == 0
