@@ -148,14 +148,26 @@ def parse_overrides(words: list[str]) -> list[str]:
     return overrides
 
 
-def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], overrides: list[str]) -> DictConfig:
-    """Apply budget, command-line options and overrides in this order, and refuse keys that do not exist."""
+def with_budget(configuration: DictConfig, budget: str) -> DictConfig:
+    """A configuration with what one of its budgets replaces, and without its budgets.
+
+    Raises:
+        UserError: if it has no budget of that name.
+    """
     # The configuration that a run leaves in its folder has its budget applied and names none
-    budgets = configuration.pop("budgets", {FULL: {}})
+    budgets = configuration.get("budgets", {FULL: {}})
     if budget not in budgets:
         raise UserError(f"unknown budget {budget!r}: this configuration has {', '.join(budgets)}")
+    replaced = cast(DictConfig, OmegaConf.merge(configuration, budgets[budget]))
+    replaced.pop("budgets", None)
+    return replaced
+
+
+def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], overrides: list[str]) -> DictConfig:
+    """Apply budget, command-line options and overrides in this order, and refuse keys that do not exist."""
     known = configuration.copy()
-    merged = OmegaConf.merge(configuration, budgets[budget])
+    known.pop("budgets", None)
+    merged = with_budget(configuration, budget)
     for key, value in options.items():
         if value is not None:
             OmegaConf.update(merged, key, value)
@@ -163,11 +175,10 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         key, _, value = override.partition("=")
         refuse_unknown(key, known)
         try:
-            merged = OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"]))
+            merged = cast(DictConfig, OmegaConf.merge(merged, OmegaConf.from_dotlist([f"{key}={value}"])))
         # A TypeError: a list where a group of settings belongs
         except (OmegaConfBaseException, TypeError, YAMLError) as error:
             raise UserError(f"cannot set {key} to {value!r}: {error}") from error
-    assert isinstance(merged, DictConfig)
     try:
         missing = sorted(OmegaConf.missing_keys(merged))
         settings: Any = OmegaConf.to_container(merged, resolve=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from app.arguments import positive
+from app.configuration import FULL
 from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
 from app.experiments.grid import Run, select
@@ -42,7 +43,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("source", metavar="NAME_OR_FILE", help="an experiment that comes along, or a YAML file")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="folder of the runs (default: runs/experiments/NAME, apart by --expert)"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="folder of the runs (default: runs/experiments/NAME, apart by data and budget)",
     )
     parser.add_argument(
         "--only",
@@ -54,6 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--expert", metavar="ID", help="Minari id of other demonstrations; {task} is the task's name")
     parser.add_argument("--diverse", metavar="ID", nargs="*", help="likewise of other data of mixed quality")
+    parser.add_argument(
+        "--budget",
+        default=FULL,
+        help="of every run, as for `offsim train`: small is about a third of the work (default: full)",
+    )
     parser.add_argument("--jobs", metavar="N", type=positive, default=1, help="runs at a time (default: 1)")
     parser.add_argument("--list", action="store_true", help="show every run and how far it is, and train nothing")
     parser.add_argument(
@@ -68,11 +77,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out ``offsim experiment``."""
-    experiment = load_experiment(arguments.source, arguments.expert, arguments.diverse)
+    experiment = load_experiment(arguments.source, arguments.expert, arguments.diverse, arguments.budget)
     runs = select(experiment.runs, arguments.only)
-    other_data = _other_data(arguments.expert, arguments.diverse)
-    out: Path = arguments.out or Path("runs") / "experiments" / f"{experiment.name}{other_data}"
-    write = partial(write_page, experiment, out, _command(arguments), f"{experiment.file}{other_data}")
+    apart = _apart(arguments.expert, arguments.diverse, arguments.budget)
+    out: Path = arguments.out or Path("runs") / "experiments" / f"{experiment.name}{apart}"
+    write = partial(write_page, experiment, out, _command(arguments), f"{experiment.file}{apart}")
     if arguments.list:
         _print_list(runs, out)
         return 0
@@ -93,12 +102,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _other_data(expert: str | None, diverse: list[str] | None) -> str:
-    """What sets the results of other data apart in names of folders and files; empty for the experiment's own."""
+def _apart(expert: str | None, diverse: list[str] | None, budget: str) -> str:
+    """What sets other data and budgets apart in names of folders and files; empty for what the experiment says."""
     ids = [*([expert] if expert else []), *(diverse or [])]
     without = ["no-diverse"] if diverse == [] else []
     words = [re.sub(r"\W+", "-", name.replace("{task}", "")).strip("-") for name in ids]
-    return "".join(f"-{word}" for word in [*words, *without])
+    smaller = [] if budget == FULL else [budget]
+    return "".join(f"-{word}" for word in [*words, *without, *smaller])
 
 
 def _command(arguments: argparse.Namespace) -> str:
@@ -106,6 +116,7 @@ def _command(arguments: argparse.Namespace) -> str:
     words = ["offsim", "experiment", arguments.source]
     words += ["--expert", arguments.expert] if arguments.expert else []
     words += ["--diverse", *arguments.diverse] if arguments.diverse is not None else []
+    words += ["--budget", arguments.budget] if arguments.budget != FULL else []
     return " ".join(words)
 
 

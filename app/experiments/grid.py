@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from app.configuration import STAGES
+from app.configuration import FULL, STAGES
 from app.errors import UserError
 from app.experiments.goals import Goal
 
@@ -61,6 +61,8 @@ class Experiment:
         seeds: seeds.
         goals: what was hoped for.
         runs: demonstrations by seeds by tasks by variants.
+        budget: the name of their budget.
+        replaced: what that replaces in each base of theirs that it changes, by the name of the base.
     """
 
     name: str
@@ -74,6 +76,8 @@ class Experiment:
     seeds: list[int]
     goals: list[Goal]
     runs: list[Run]
+    budget: str = FULL
+    replaced: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def run_name(task: str, variant: str, demonstrations: int, seed: int) -> str:

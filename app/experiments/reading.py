@@ -22,6 +22,7 @@ from app.configuration import (
     read_yaml,
     refuse_unknown,
     resolve,
+    with_budget,
 )
 from app.errors import UserError
 from app.experiments.goals import read_goals
@@ -39,13 +40,16 @@ def shipped_experiments() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_experiment(source: str, expert: str | None = None, diverse: Sequence[str] | None = None) -> Experiment:
+def load_experiment(
+    source: str, expert: str | None = None, diverse: Sequence[str] | None = None, budget: str = FULL
+) -> Experiment:
     """Read an experiment and resolve the configuration of every run.
 
     Args:
         source: path of a file, or name of an experiment that comes with the package.
         expert: Minari id that replaces the one in ``settings``, with ``{task}`` for the task's name.
         diverse: likewise; a variant that names its own data keeps it.
+        budget: one of those of the bases, which replaces settings of theirs; what the experiment says itself stays.
 
     Raises:
         UserError: saying which key or value is wrong, and in which run.
@@ -71,9 +75,9 @@ def load_experiment(source: str, expert: str | None = None, diverse: Sequence[st
         base, name = str(plain.get("base", DEFAULTS)), path.stem
         demonstrations, seeds = _listed(plain, "demonstrations", int, 1), _listed(plain, "seeds", int, 0)
         goals = read_goals(plain.get("goals"), tasks, list(variants), demonstrations)
-        bases: dict[tuple[Path, str | None], DictConfig] = {}
+        bases = Bases(path.parent, budget)
         resolved = {
-            (task, variant): _resolved(bases, path.parent, base, task, variant, settings, variants[variant])
+            (task, variant): _resolved(bases, base, task, variant, settings, variants[variant])
             for task, variant in product(tasks, variants)
         }
         runs = [
@@ -84,7 +88,9 @@ def load_experiment(source: str, expert: str | None = None, diverse: Sequence[st
         raise UserError(f"{path}: {error}") from error
     title, question = str(plain.get("title", name)), " ".join(str(plain.get("question", "")).split())
     file = str(plain.get("file", name))
-    return Experiment(name, file, page, title, question, tasks, variants, demonstrations, seeds, goals, runs)
+    return Experiment(
+        name, file, page, title, question, tasks, variants, demonstrations, seeds, goals, runs, budget, bases.replaced
+    )
 
 
 def _find(source: str) -> Path:
@@ -98,27 +104,41 @@ def _find(source: str) -> Path:
     raise UserError(f"{source!r} is neither a file nor an experiment: {hint}")
 
 
+class Bases:
+    """The configurations that an experiment builds on, each read once, with the experiment's budget."""
+
+    def __init__(self, folder: Path, budget: str) -> None:
+        self.folder, self.budget = folder, budget
+        self.replaced: dict[str, dict[str, Any]] = {}
+        self._read: dict[tuple[Path, str | None], DictConfig] = {}
+
+    def find(self, name: str, method: str | None) -> DictConfig:
+        """The base of that name, with the settings of a learner where ``method`` names one.
+
+        Raises:
+            UserError: if there is none, or none of that budget.
+        """
+        found = find_configuration(name, self.folder)
+        if found is None:
+            raise UserError(f"base {name!r} is neither a file beside it nor a configuration that comes along")
+        if (found, method) not in self._read:
+            base = load_configuration(str(found), method)
+            self._read[found, method] = with_budget(base, self.budget)
+            if replaced := OmegaConf.to_container(base.get("budgets", {}).get(self.budget) or OmegaConf.create()):
+                assert isinstance(replaced, dict)
+                self.replaced[name] = {str(key): value for key, value in replaced.items()}
+        return self._read[found, method]
+
+
 def _resolved(
-    bases: dict[tuple[Path, str | None], DictConfig],
-    folder: Path,
-    base: str,
-    task: str,
-    variant: str,
-    settings: dict[str, Any],
-    own: dict[str, Any],
+    bases: Bases, base: str, task: str, variant: str, settings: dict[str, Any], own: dict[str, Any]
 ) -> DictConfig:
-    """The base, what all runs change in it, what a variant changes in that; ``bases`` are those read so far."""
+    """The base, what all runs change in it, what a variant changes in that."""
     named = str(own.get("base", base)).replace("{task}", task)
     own = {key: value for key, value in own.items() if key != "base"}
     try:
-        found = find_configuration(named, folder)
-        if found is None:
-            raise UserError(f"base {named!r} is neither a file beside it nor a configuration that comes along")
         chosen = [layer["policy"]["method"] for layer in (settings, own) if "method" in layer.get("policy", {})]
-        method = str(chosen[-1]) if chosen else None
-        if (found, method) not in bases:
-            bases[found, method] = load_configuration(str(found), method)
-        configuration = bases[found, method]
+        configuration = bases.find(named, str(chosen[-1]) if chosen else None)
         for layer in (settings, own):
             differences = OmegaConf.create(_with_task(layer, task))
             assert isinstance(differences, DictConfig)

@@ -73,6 +73,8 @@ def _facts(evidence: Evidence, command: str) -> str:
     lines = [f"`{command}`, written by the same with `--page`.", ""]
     lines.append(f"- finished: {len(found)} of {len(evidence.states)} runs")
     lines.append(f"- cost of these: {hours(evidence.seconds())} of computing, stages that runs share counted once")
+    for base, replaced in evidence.experiment.replaced.items():
+        lines.append(f"- budget {evidence.experiment.budget}, which sets {', '.join(_flat(replaced))} in `{base}`")
     used = {(row["role"], row["id"], row["sha256"]) for origin in found for row in origin["data"]}
     lines += [f"- {role} data: `{name}`, SHA-256 {sha[:12]}" for role, name, sha in sorted(used, reverse=True)]
     versions = sorted(

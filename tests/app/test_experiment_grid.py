@@ -80,6 +80,23 @@ def test_other_data_replaces_that_of_the_settings_alone(load: Write) -> None:
     assert next(run for run in runs if run.variant == "offsim").configuration.data.diverse == []
 
 
+def test_a_budget_replaces_what_the_bases_say_but_nothing_that_the_experiment_says(load: Write) -> None:
+    experiment = load(
+        {"budget": "small"}, variants={**CONTENT["variants"], "learner": {"policy": {"method": "SimulatorTD3"}}}
+    )
+    found = {run.variant: run.configuration for run in experiment.runs if run.task == "hopper"}
+    assert found["plain"].simulator.updates == found["method"].simulator.updates == 7000
+    assert found["plain"].simulator.model.pretraining_updates == 4000
+    assert found["method"].simulator.model.pretraining_updates == 7000, "no game in Offline ML-IRL"
+    assert found["learner"].behaviour_cloning.updates == 4000
+    assert [found[name].policy.updates for name in ("plain", "method", "learner")] == [100, 7, 100]
+    assert experiment.replaced["methods/offline_ml_irl"]["simulator"]["model"] == {"pretraining_updates": 7000}
+    assert experiment.replaced["defaults"]["policy"] == {"updates": 10000}
+    assert load().replaced == {}
+    with pytest.raises(UserError, match="unknown budget 'tiny': this configuration has small, full"):
+        load({"budget": "tiny"})
+
+
 def test_stages_are_shared_by_runs_that_agree_up_to_them(load: Write) -> None:
     runs = [run for run in load().runs if run.name.endswith("demonstrations10/seed0") and run.task == "hopper"]
     cloning, simulator = ({}, {})

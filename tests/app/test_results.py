@@ -15,6 +15,7 @@ from app import main as command
 from app.errors import UserError
 from app.experiments.grid import Experiment
 from app.experiments.reading import load_experiment
+from app.main import main
 from app.results.aggregate import aggregate, judge
 from app.results.evidence import gather
 from app.results.page import MARK, write_page
@@ -239,6 +240,14 @@ def test_a_page_is_written_before_anything_is_finished(tmp_path: Path) -> None:
     text = write_page(experiment, tmp_path / "nothing", "offsim experiment duel", "duel", tmp_path / "page").read_text()
     assert "- finished: 0 of 12 runs" in text and "duel.png" not in text
     assert json.loads((tmp_path / "page" / "duel.json").read_text()) == []
+
+
+def test_a_budget_names_the_page_and_is_stated_on_it(tmp_path: Path) -> None:
+    words = ["experiment", "b", "--budget", "small", "--out", str(tmp_path / "out"), "--page", str(tmp_path)]
+    assert main(words) == 0
+    text = (tmp_path / "b-small.md").read_text()
+    assert "`offsim experiment b --budget small`" in text
+    assert "- budget small, which sets `behaviour_cloning.updates: 4000`, `simulator.updates: 7000`, " in text
 
 
 def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> None:
