@@ -265,18 +265,22 @@ def _keys(node: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _refuse_unknown_arguments(prefix: str, given: DictConfig, method: type) -> None:
-    allowed = _arguments(method)
+    allowed = arguments_of(method)
     for name in map(str, given):
         if name not in allowed:
-            close = difflib.get_close_matches(name, allowed, n=1, cutoff=0.4)
-            raise UserError(
-                f"unknown setting {prefix}.{name} of {method.__name__}"
-                + (f": did you mean {prefix}.{close[0]}?" if close else "")
-            )
+            raise UserError(unknown_argument(prefix, name, method))
 
 
-def _arguments(method: type) -> list[str]:
+def unknown_argument(prefix: str, name: str, method: type) -> str:
+    """Says that ``prefix.name`` is no setting of a method, and which is the nearest that is one."""
+    close = difflib.get_close_matches(name, arguments_of(method), n=1, cutoff=0.4)
+    return f"unknown setting {prefix}.{name} of {method.__name__}" + (
+        f": did you mean {prefix}.{close[0]}?" if close else ""
+    )
+
+
+def arguments_of(method: type) -> list[str]:
     """Names of a constructor's arguments, with those that it passes on to its parent."""
     parameters = inspect.signature(method).parameters.values()
     names = [each.name for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD]
-    return names if len(names) == len(parameters) else names + _arguments(method.__mro__[1])
+    return names if len(names) == len(parameters) else names + arguments_of(method.__mro__[1])

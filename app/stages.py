@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from app.checkpoints import WholeCheckpointIO
 from app.errors import UserError
 from app.interruption import SaveWhenInterrupted
+from app.stage_refusals import sentence
 
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
 from datamodules import DataError, TransitionDataModule  # noqa: F401
@@ -38,6 +40,14 @@ class StageCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
         for name in ("observation_size", "action_low", "action_high"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Lightning's, but what is wrong is said in one sentence."""
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            options = {action.dest for each in self._subcommand_parsers.values() for action in each._actions}
+            raise UserError(sentence(str(error), options)) from error
 
     def instantiate_classes(self) -> None:
         """Lightning's, but a constructor that refuses its arguments is quoted alone, without what jsonargparse adds."""
@@ -95,7 +105,7 @@ def run(words: Sequence[str]) -> int:
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
-            parser_kwargs={"parser_mode": "omegaconf"},
+            parser_kwargs={"parser_mode": "omegaconf", "exit_on_error": False},
             save_config_kwargs={"overwrite": True},
         )
     except DataError as error:
