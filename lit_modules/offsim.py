@@ -15,43 +15,39 @@ the paper leaves open, and what is chosen here, is listed in docs/methods/offsim
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensordict import TensorDict
 from torch import Tensor
 
 from datamodules.statistics import Statistics
 from lit_modules import diagnostics
+from lit_modules.game_rollouts import GameRollOuts
+from lit_modules.game_validation import REWARD_ROWS, held_out, log_game, predictions
 from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
-from lit_modules.method import Compute, Conversation, Descend, Follow, Method, cosine_decay
-from lit_modules.noise_calibration import CALIBRATED, calibrate_noise
+from lit_modules.method import Conversation, Descend, Follow, cosine_decay
+from lit_modules.noise_calibration import CALIBRATED
 from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.ranges import refuse_outside
 from lit_modules.reward_loss import adversarial_loss
 from lit_modules.rows import (
     bootstrap_weights,
     concatenate,
-    draw_starts,
     pick_alive,
     require_streams,
 )
+from lit_modules.simulator_export import export_simulator
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.simulator import Simulator, refuse_unknown_aggregation
-from zoo.start_states import StartStates
 from zoo.termination import LearnedTermination, RuleTermination, TerminationModel
 from zoo.transition import TransitionModel
 
-REWARD_ROWS = 2000  # rows behind each logged reward and histogram
-PER_STEP = ("recorded", "running", "uniform", "cloned_noise", "added_noise", "order", "noise")  # drawn, (H, ...)
 ENTROPY_TUNING = Tuning(start=1e-2, low=1e-4, high=0.9)  # at 1 the optimal variance is infinite
-BROKEN = 1.5  # times the error of the median member
 OWN_ROWS = 256  # transitions in the adversarial term of one update
 # What nothing reads before the game: trainings that differ in these alone have their likelihood-only updates in common
 GAME_SETTINGS = (
@@ -81,7 +77,7 @@ GAME_SETTINGS = (
 )
 
 
-class OffSim(Method):
+class OffSim(GameRollOuts):
     """Train a Simulator from expert demonstrations and, for OffSim+, diverse data.
 
     The first ``pretraining_updates`` fit
@@ -400,73 +396,6 @@ class OffSim(Method):
             "own_noise": self.random.normal(OWN_ROWS, self.transition.observation_size),
         }
 
-    def draw_roll_outs(self, starts: TensorDict) -> dict[str, Tensor]:
-        """Random numbers and recorded actions of H-step roll-outs.
-
-        Args:
-            starts: ``observation`` and global ``row`` of the states they start in, ``(B, ...)``.
-        """
-        count, horizon = len(starts), self.hparams["horizon"]
-        assert self.recorded is not None
-        recorded, running = self.recorded.following(starts["row"], horizon)
-        orders = [self.transition.deal(count, self.random.generator, self.random.device) for _ in range(horizon)]
-        return self.proposal.draw(horizon, count, self.random) | {
-            "start": starts["observation"],
-            "recorded": recorded,
-            "running": running,
-            "order": torch.stack(orders),
-            "noise": self.random.normal(horizon, count, self.transition.observation_size),
-        }
-
-    def simulate(self, drawn: dict[str, Tensor]) -> Conversation:
-        """Roll-outs in the current model; every row takes every step, and ``alive`` says which of them count.
-
-        Args:
-            drawn: what :meth:`draw_roll_outs` returned.
-
-        Returns:
-            ``observation``, ``action``, ``next_observation`` and ``alive`` of all steps, ``(H * B, ...)``.
-        """
-        observation = drawn["start"]
-        alive = torch.ones_like(drawn["way"], dtype=torch.bool)
-        steps: list[tuple[Tensor, ...]] = []
-        for step in range(len(drawn["noise"])):
-            at_step = {name: drawn[name][step] for name in PER_STEP}
-            # Recorded actions last as long as their episode
-            alive = alive & (at_step["running"] | (drawn["way"] != 0))
-            action, following, ended = yield Compute("advance", (observation, drawn["way"], at_step))
-            steps.append((observation, action, following, alive))
-            alive = alive & ~ended
-            observation = following
-        names = ("observation", "action", "next_observation", "alive")
-        return dict(zip(names, (torch.cat(column) for column in zip(*steps, strict=True)), strict=True))
-
-    def advance(self, observation: Tensor, way: Tensor, drawn: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """One step of roll-outs from ``observation`` ``(B, D)``: action, next observation, whether it ended them."""
-        action = self.proposal.act(way, observation, drawn)
-        following = self._sample(observation, action, drawn["order"], drawn["noise"])
-        return action, following, self.termination(following)
-
-    def _sample(self, observation: Tensor, action: Tensor, order: Tensor, noise: Tensor) -> Tensor:
-        """Next observations drawn from the model, differentiable in it (reparameterised)."""
-        mean, log_variance = self.transition.drawn(observation, action, order=order)
-        return self.transition.next_observation(observation, mean + (0.5 * log_variance).exp() * noise)
-
-    def roll_out(self, starts: TensorDict) -> TensorDict:
-        """Roll-outs from given states: the transitions of rows that were still alive.
-
-        Args:
-            starts: ``observation`` and global ``row`` of the states they start in, ``(B, ...)``.
-
-        Returns:
-            observation, action and next_observation, ``(N, ...)``.
-        """
-        if self.random.device.type != self.device.type:  # the module was moved since, as for its export
-            self.random.place(self.device)
-        columns = self.run(self.simulate(self.draw_roll_outs(starts.to(self.device))))
-        alive = columns.pop("alive")
-        return TensorDict({name: column[alive] for name, column in columns.items()}, batch_size=[int(alive.sum())])
-
     def reward_objective(
         self, drawn: dict[str, Tensor], rollouts: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -559,7 +488,7 @@ class OffSim(Method):
         """Mean reward of transitions resampled from the model, differentiable in the model."""
         picked = pick_alive(rollouts, drawn["own_pick"])
         observation, action = picked["observation"], picked["action"]
-        following = self._sample(observation, action, drawn["own_order"], drawn["own_noise"])
+        following = self.sample(observation, action, drawn["own_order"], drawn["own_noise"])
         return self.reward.raw(self.reward.features(observation, action, following)).mean()
 
     def _transition_rate(self) -> float:
@@ -572,61 +501,27 @@ class OffSim(Method):
     # -------------------------------------------------------------------------------------------------- validation
 
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        state = self.random.state()  # how often one validates must not change what is learned
-        rollouts = self.roll_out(
-            draw_starts(data, self.hparams["starts"], self.hparams["expert_start_share"], self.random)
-        )
-        self.random.restore(state)
-        rollouts["next", "observation"] = rollouts.pop("next_observation")
-        sources = {"expert": data.expert_train, "rollout": rollouts, **self._held_out(batch)}
-        for label, table in sources.items():
-            rows = diagnostics.spread(table, REWARD_ROWS).to(self.device)
-            reward = self.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"])
-            self.log(f"validation/reward/{label}", reward.mean(), batch_size=len(rows), sync_dist=True)
-            for logger in self.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_histogram(f"reward/{label}", reward, self.updates)
-        for label, table in self._held_out(batch).items():
-            errors = diagnostics.transition_errors(self.transition, table, self.hparams["horizon"])
-            errors |= {f"{key}_before_game": value for key, value in self.errors_before_game.get(label, {}).items()}
-            for key, value in errors.items():
-                value = torch.as_tensor(value, device=self.device)  # where ranks exchange
-                self.log(f"validation/{label}/{key}", value, batch_size=len(table), sync_dist=True)
+        log_game(self, batch)
 
     def test_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """The figures of validation, for ``offsim test``."""
-        self.validation_step(batch, batch_index)
+        log_game(self, batch)
 
     def predict_step(self, batch: dict[str, Any], batch_index: int) -> dict[str, TensorDict]:
         """For each held-out table the mean next observation and the unscaled reward of the recorded transition."""
-        predictions = {}
-        for label, rows in self._held_out(batch).items():
-            mean, _ = self.transition(rows["observation"], rows["action"])
-            predictions[label] = TensorDict(
-                {
-                    "observation": self.transition.next_observation(rows["observation"], mean.mean(dim=0)),
-                    "reward": self.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"]),
-                },
-                batch_size=[len(rows)],
-            )
-        return predictions
-
-    @staticmethod
-    def _held_out(batch: dict[str, Any]) -> dict[str, TensorDict]:
-        return {name: table for name, table in batch.items() if table is not None}
+        return predictions(self, batch)
 
     def _measure_before_game(self) -> None:
         """Keep the held-out errors and the entropy of the model that likelihood alone has made."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        held_out = {"expert_held_out": data.expert_held_out, "diverse_held_out": data.diverse_held_out}
+        tables = {"expert_held_out": data.expert_held_out, "diverse_held_out": data.diverse_held_out}
         self.errors_before_game = {
             label: diagnostics.transition_errors(self.transition, table.to(self.device), self.hparams["horizon"])
-            for label, table in self._held_out(held_out).items()
+            for label, table in held_out(tables).items()
         }
-        tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
-        whole = sum(len(table) for table in tables)
-        rows = concatenate([diagnostics.spread(each, REWARD_ROWS * len(each) // whole + 1) for each in tables])
+        recorded = [table for table in (data.expert_train, data.diverse_train) if table is not None]
+        whole = sum(len(table) for table in recorded)
+        rows = concatenate([diagnostics.spread(each, REWARD_ROWS * len(each) // whole + 1) for each in recorded])
         with torch.no_grad():
             _, log_variance = self.transition(rows["observation"].to(self.device), rows["action"].to(self.device))
         self.target_entropy.copy_(0.5 * log_variance.mean() + self.hparams["entropy_gain"])
@@ -646,66 +541,6 @@ class OffSim(Method):
 
     # ------------------------------------------------------------------------------------------------- what comes out
 
-    def _warn_of_broken_members(self, data: Any) -> None:
-        """Say so if a member has not learned what the others have: the Simulator draws it as often as them."""
-        tables = [data.diverse_held_out, data.expert_held_out, data.diverse_train, data.expert_train]
-        table = next(each for each in tables if each is not None)
-        worst = float(diagnostics.one_step_errors(self.transition, table.to(self.device))["worst_member"])
-        if worst > BROKEN:
-            warnings.warn(
-                f"the one-step error of the worst member of the transition ensemble is {worst:.1f} times that of the "
-                "median one: its training broke down, and the Simulator will shake. Lower transition_learning_rate or "
-                "transition_gradient_norm.",
-                stacklevel=2,
-            )
-
-    @torch.no_grad()
     def export(self, data: Any, rows: int = 10_000) -> Simulator:
-        """Assemble the Simulator: averaged reward on its own scale, uncertainty calibrated on the training data.
-
-        Args:
-            data: the data module the stage was trained on.
-            rows: expert and roll-out transitions used to set the reward's scale.
-        """
-        hyper = self.hparams
-        self.graphs = None  # they belong to the device of the training
-        self._warn_of_broken_members(data)
-        reward = copy.deepcopy(self.averaged_reward)
-        simulator = Simulator(
-            transition=copy.deepcopy(self.transition),
-            reward=reward,
-            termination=copy.deepcopy(self.termination),
-            start_states=StartStates.of(data.initial_observations),
-            action_low=[float(value) for value in hyper["action_low"]],
-            action_high=[float(value) for value in hyper["action_high"]],
-            uncertainty=hyper["uncertainty"],
-            task=hyper["task"],
-            noise_scale=1.0 if hyper["noise_scale"] == CALIBRATED else hyper["noise_scale"],
-            aggregation=hyper["aggregation"],
-            reward_learned=self.updates > hyper["pretraining_updates"],
-            horizon=int(data.expert_train["step"].max()) + 1 if hyper["task"] is None else None,
-        )
-        expert = data.expert_train
-        expert = expert[self.random.integers(len(expert), min(rows, len(expert))).cpu()]
-        collected: list[TensorDict] = []
-        while sum(len(part) for part in collected) < rows:
-            collected.append(
-                self.roll_out(draw_starts(data, hyper["starts"], hyper["expert_start_share"], self.random))
-            )
-        rollouts = concatenate(collected)
-        reward.standardize(
-            reward.raw(reward.features(expert["observation"], expert["action"], expert["next", "observation"])),
-            reward.raw(reward.features(rollouts["observation"], rollouts["action"], rollouts["next_observation"])),
-            low_quantile=hyper["reward_low_quantile"],
-            high_quantile=hyper["reward_high_quantile"],
-        )
-        tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
-        observations = torch.cat([table["observation"] for table in tables])
-        actions = torch.cat([table["action"] for table in tables])
-        kept = self.random.integers(len(observations), min(20_000, len(observations))).cpu()
-        simulator.calibrate_uncertainty(observations[kept], actions[kept])
-        if hyper["noise_scale"] == CALIBRATED:
-            other = data.diverse_train if data.diverse_held_out is None else data.diverse_held_out
-            forecast = [table for table in (data.expert_train, other) if table is not None]
-            calibrate_noise(simulator, forecast, self.random.generator)
-        return simulator.eval().requires_grad_(False)
+        """The Simulator that was learned, see :func:`lit_modules.simulator_export.export_simulator`."""
+        return export_simulator(self, data, rows)

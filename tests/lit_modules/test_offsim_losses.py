@@ -17,6 +17,7 @@ from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.random_stream import RandomStream
 from lit_modules.reward_loss import gradient_penalty
 from lit_modules.rows import bootstrap_weights, pick_alive
+from lit_modules.simulator_export import warn_of_broken_members
 from zoo.networks import input_gradient, mlp
 from zoo.policy import Policy
 
@@ -305,12 +306,12 @@ def test_a_member_that_broke_is_named() -> None:
     data = SimpleNamespace(diverse_held_out=None, expert_held_out=None, diverse_train=None, expert_train=rows)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        module._warn_of_broken_members(data)
+        warn_of_broken_members(module, data)
     with torch.no_grad():
         for parameter in module.transition.parameters():
             parameter[1] += 3.0
     with pytest.warns(UserWarning, match="worst member"):
-        module._warn_of_broken_members(data)
+        warn_of_broken_members(module, data)
 
 
 @pytest.mark.parametrize(("limit", "share"), [(None, 1.0), (1e6, 1.0), (0.1, 0.1)])
