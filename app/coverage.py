@@ -11,6 +11,7 @@ from torch import Tensor
 from app.rollouts import concatenate
 from lit_modules.diagnostics import spread
 from zoo import Simulator
+from zoo.spacing import evenly_spaced
 from zoo.uncertainty import MEASURES
 
 DATA_ROWS = 10_000  # recorded rows that distances are measured to
@@ -74,7 +75,7 @@ class Coverage:
     def _between_episodes(self, episode: Tensor) -> float | None:
         if len(episode.unique()) < 2:
             return None
-        chosen = torch.linspace(0, len(episode) - 1, min(QUERY_ROWS, len(episode))).long()
+        chosen = evenly_spaced(len(episode), QUERY_ROWS)
         distances = torch.cdist(self._known[chosen], self._known)
         own = episode[chosen].unsqueeze(1) == episode
         return float(distances.masked_fill(own, torch.inf).min(dim=1).values.mean())

@@ -85,6 +85,8 @@ class RandomData(lightning.LightningDataModule):
             action_std=torch.ones(action_size),
             delta_mean=zero,
             delta_std=0.1 * one,
+            next_observation_low=-10.0 * one,
+            next_observation_high=10.0 * one,
         )
         self.initial_observations = whole["observation"][:100]
 

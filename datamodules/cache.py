@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class Table:
         self.lengths = lengths
         self.folder = folder
         self._columns = None if columns is None else {name: torch.from_numpy(v) for name, v in columns.items()}
+        self._maps: list[mmap.mmap] = []
 
     def __len__(self) -> int:
         return int(self.lengths.sum())
@@ -72,12 +74,22 @@ class Table:
         if self._columns is None:
             assert self.folder is not None
             # "c" maps privately: nothing written to a tensor could ever reach the file.
-            self._columns = {
-                path.stem: torch.from_numpy(np.load(path, mmap_mode="c"))
+            arrays = {
+                path.stem: np.load(path, mmap_mode="c")
                 for path in sorted(self.folder.glob("*.npy"))
                 if path.name != EPISODE_ROWS_FILE
             }
+            self._maps = [array._mmap for array in arrays.values()]
+            self._columns = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return self._columns
+
+    def release(self) -> None:
+        """Give back the memory that holds what was read of files; reading it again finds it in the system's cache.
+
+        Nothing may have been written to the columns.
+        """
+        for each in self._maps:
+            _release(each)
 
     def first_rows(self) -> Tensor:
         """Row of the first step of every episode, ``(episodes,)``."""
@@ -86,7 +98,7 @@ class Table:
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         if self.folder is not None:
-            state["_columns"] = None  # a worker opens the files itself instead of receiving their content
+            state["_columns"], state["_maps"] = None, []  # a worker opens the files itself
         return state
 
 
@@ -158,7 +170,12 @@ def _flat(lengths: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return np.array([length for part in lengths for length in part], dtype=np.int64)
 
 
-def _fill(columns: Mapping[str, NDArray[Any]], parts: Sequence[Part], out_of_bounds: str) -> list[int]:
+def _fill(
+    columns: Mapping[str, NDArray[Any]],
+    parts: Sequence[Part],
+    out_of_bounds: str,
+    after_episode: Callable[[], None] = lambda: None,
+) -> list[int]:
     """Write all episodes, checked, into the columns; number of rows of each part with actions outside the bounds."""
     row = 0
     outside = []
@@ -175,6 +192,7 @@ def _fill(columns: Mapping[str, NDArray[Any]], parts: Sequence[Part], out_of_bou
                 row = write_rows(columns, first, episode, number, part.edit.keep_every)
                 written = {name: column[first:row] for name, column in columns.items()}
                 add_noise(written, part.edit, number, part.source.action_space)
+                after_episode()
     return outside
 
 
@@ -202,7 +220,13 @@ def _write(folder: Path, parts: Sequence[Part], lengths: NDArray[np.int64], out_
             path = partial / f"{name}.npy"
             columns[name] = np.lib.format.open_memmap(path, "w+", dtype=kind, shape=column_shape(rows, width))
             _reserve(path)
-        outside = _fill(columns, parts, out_of_bounds)
+        maps: list[mmap.mmap] = [column._mmap for column in columns.values()]  # type: ignore[attr-defined]
+
+        def release() -> None:
+            for each in maps:
+                _release(each)
+
+        outside = _fill(columns, parts, out_of_bounds, release)
         for column in columns.values():
             column.flush()  # type: ignore[attr-defined]
         del columns
@@ -216,6 +240,11 @@ def _write(folder: Path, parts: Sequence[Part], lengths: NDArray[np.int64], out_
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _release(pages: mmap.mmap) -> None:
+    if hasattr(mmap, "MADV_DONTNEED"):
+        pages.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ class Statistics:
         action_std: ``(action,)``.
         delta_mean: of the next observation minus the observation, ``(observation,)``.
         delta_std: the same's deviation, ``(observation,)``.
+        next_observation_low: the least of each feature of the next observation, ``(observation,)``.
+        next_observation_high: the largest, likewise.
     """
 
     observation_mean: Tensor
@@ -31,6 +33,8 @@ class Statistics:
     action_std: Tensor
     delta_mean: Tensor
     delta_std: Tensor
+    next_observation_low: Tensor
+    next_observation_high: Tensor
 
 
 class _Moments:
@@ -55,17 +59,27 @@ class _Moments:
         return (self.squares / self.count).sqrt()
 
 
-def measure(*tables: TensorDict) -> Statistics:
-    """Statistics of the rows of all tables together; there must be at least one row."""
+def measure(*tables: TensorDict, after_block: Callable[[], None] = lambda: None) -> Statistics:
+    """Statistics of the rows of all tables together.
+
+    Args:
+        tables: at least one row in all.
+        after_block: called in between, such as to release the memory of what was read.
+    """
     moments = {name: _Moments() for name in ("observation", "action", "delta")}
+    lows, highs = [], []
     for block in _blocks(*tables):
         observation, following = block["observation"].double(), block["next", "observation"].double()
         moments["observation"].add(observation)
         moments["action"].add(block["action"].double())
         moments["delta"].add(following - observation)
+        lows.append(block["next", "observation"].amin(dim=0))
+        highs.append(block["next", "observation"].amax(dim=0))
+        after_block()
     values = {f"{name}_mean": moment.mean.float() for name, moment in moments.items()}
     values |= {f"{name}_std": moment.std().float() for name, moment in moments.items()}
-    return Statistics(**values)
+    low, high = torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
+    return Statistics(**values, next_observation_low=low, next_observation_high=high)
 
 
 def _blocks(*tables: TensorDict) -> Iterator[TensorDict]:

@@ -145,11 +145,15 @@ class TransitionStream(IterableDataset[Batch]):
         rows = {
             name: self._rows(index, stream, first, workers) for index, (name, stream) in enumerate(self.streams.items())
         }
+        freely = max((each.stop - each.start for each in self.streams.values() if not each.chunked), default=0)
+        release = freely <= CHUNK_ROWS * CHUNKS_SHUFFLED_TOGETHER  # a longer part stays in memory, to be drawn from
         while True:
             yield {
                 name: gather(columns, next(rows[name]), (self.updates, stream.rows))
                 for name, stream in self.streams.items()
             }
+            if release:
+                self.table.release()
 
     def _rows(self, index: int, stream: Stream, first: int, workers: int) -> Iterator[Tensor]:
         if not stream.chunked:

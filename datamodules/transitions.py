@@ -160,9 +160,11 @@ class TransitionDataModule(lightning.LightningDataModule):
             self.diverse_held_out = _view_or_none(held_out, expert_held_out, len(held_out))
         self.diverse_source: Tensor = self._diverse_sources(train_lengths)
         self.initial_observations: Tensor = train.columns()["observation"].index_select(0, train.first_rows())
-        self.expert_statistics: Statistics = measure(self.expert_train)
+        self.expert_statistics: Statistics = measure(self.expert_train, after_block=train.release)
         self.statistics: Statistics = (
-            self.expert_statistics if self.diverse_train is None else measure(self.expert_train, self.diverse_train)
+            self.expert_statistics
+            if self.diverse_train is None
+            else measure(self.expert_train, self.diverse_train, after_block=train.release)
         )
         self._train = train
 
@@ -272,12 +274,12 @@ class TransitionDataModule(lightning.LightningDataModule):
     def _diverse_sources(self, lengths: Sequence[Sequence[int]]) -> Tensor:
         """Position in ``diverse`` of the dataset that each diverse training row came from, ``(N,)``."""
         numbers = [
-            torch.full((sum(length),), number)
+            torch.full((sum(length),), number, dtype=torch.int32)
             for part, length in zip(self._train_parts, lengths, strict=True)
             for number, source in enumerate(self._diverse)
             if part.source is source
         ]
-        return torch.cat(numbers) if numbers else torch.zeros(0, dtype=torch.long)
+        return torch.cat(numbers) if numbers else torch.zeros(0, dtype=torch.int32)
 
     @staticmethod
     def _rows_of(parts: Sequence[Part], lengths: Sequence[Sequence[int]], sources: Sequence[Source]) -> int:

@@ -9,6 +9,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.rows import follows
+from zoo.spacing import evenly_spaced
 from zoo.transition import TransitionModel
 
 # Half-widths of the central 50% and 90% intervals of a standard normal.
@@ -17,7 +18,7 @@ INTERVALS = {0.5: 0.674490, 0.9: 1.644854}
 
 def spread(table: TensorDict, count: int) -> TensorDict:
     """Up to ``count`` evenly spaced rows."""
-    return table if len(table) <= count else table[torch.linspace(0, len(table) - 1, count).long()]
+    return table if len(table) <= count else table[evenly_spaced(len(table), count)]
 
 
 def segments(table: TensorDict, length: int, limit: int = 512) -> Tensor:
@@ -26,9 +27,7 @@ def segments(table: TensorDict, length: int, limit: int = 512) -> Tensor:
     if count <= 0:
         return torch.zeros(0, dtype=torch.long)
     starts = torch.nonzero(follows(table, length - 1)).squeeze(-1)
-    if len(starts) > limit:
-        starts = starts[torch.linspace(0, len(starts) - 1, limit).long()]
-    return starts
+    return starts[evenly_spaced(len(starts), limit)]
 
 
 @torch.no_grad()

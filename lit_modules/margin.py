@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from zoo.spacing import evenly_spaced
+
 ADAPTIVE = "adaptive"
 REFERENCE_ROWS = 10_000  # demonstrated transitions that distances are measured to, at most
 APART = 50  # steps between two rows of an episode that are not neighbours in time
@@ -62,7 +64,9 @@ def source_margins(margin: float | Sequence[float], source: Tensor) -> Tensor:
             f"margin lists {len(values)} values for {sources} diverse data sets: give one for each, in the order of "
             f"data.diverse, one number for all of them, or {ADAPTIVE!r}"
         )
-    return torch.tensor(values * (sources if len(values) == 1 else 1))[source]
+    if len(values) == 1:
+        return torch.tensor(values).expand(len(source))
+    return torch.tensor(values)[source]
 
 
 @torch.no_grad()
@@ -81,9 +85,9 @@ def adaptive_margins(
     Returns:
         Margins ``(N,)`` in unscaled reward, and what was subtracted: the median distance between the expert's own.
     """
-    kept = torch.linspace(0, len(expert) - 1, min(REFERENCE_ROWS, len(expert))).long()
+    kept = evenly_spaced(len(expert), REFERENCE_ROWS)
     reference, episode, step = expert[kept], expert_episode[kept], expert_step[kept]
-    own = torch.linspace(0, len(kept) - 1, min(CHUNK, len(kept))).long()
+    own = evenly_spaced(len(kept), CHUNK)
     distance = torch.cdist(reference[own], reference)
     neighbours = (episode[own, None] == episode) & ((step[own, None] - step).abs() < APART)
     nearest = distance.masked_fill(neighbours, torch.inf).amin(dim=1)

@@ -252,9 +252,7 @@ class OffSim(GameRollOuts):
             return  # everything below is in the checkpoint
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         self.set_statistics(data.statistics)
-        low = torch.stack([table["next", "observation"].min(dim=0).values for table in tables]).min(dim=0).values
-        high = torch.stack([table["next", "observation"].max(dim=0).values for table in tables]).max(dim=0).values
-        self.transition.set_range(low, high)
+        self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
         if self.hparams["margin_weight"] > 0:
             self.row_margins = self._margins(data).to(self.random.device)
 

@@ -5,6 +5,8 @@ OffSim's paper does not say; each proposal here is one possible answer, and a mi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from lit_modules.random_stream import RandomStream
 from lit_modules.rows import follows
 from zoo.policy import Policy
 
+BLOCK_ROWS = 2**20  # looked at together
 NAMES = ("dataset", "cloning", "cloning_noise", "uniform")
 
 
@@ -107,16 +110,15 @@ class RecordedActions:
                 that was left out ends what can be followed, like the end of an episode.
             device: where look-ups happen.
         """
-        self.actions = torch.cat([table["action"] for table in tables]).to(device)
-        ends = []
-        offset = 0
+        # Not joined: tables of more rows than memory holds are views of files
+        self.actions = [table["action"].to(device) for table in tables]
+        self.first_rows = [0]
+        last_rows = []
         for table in tables:
-            last = torch.ones(len(table), dtype=torch.bool)
-            last[:-1] = ~follows(table, 1)
-            positions = torch.nonzero(last).squeeze(-1) + offset
-            ends.append(positions[torch.searchsorted(positions, torch.arange(offset, offset + len(table)))])
-            offset += len(table)
-        self.last_row = torch.cat(ends).to(device)
+            offset = self.first_rows[-1]
+            last_rows += [(offset + rows).to(device) for rows in _last_rows(table)]
+            self.first_rows.append(offset + len(table))
+        self.last_rows = torch.cat(last_rows)
 
     def following(self, row: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Actions taken at ``row`` and in the steps after it, and whether the episode was still running then.
@@ -128,7 +130,23 @@ class RecordedActions:
         Returns:
             Actions ``(H, B, A)`` (any where not running) and running ``(H, B)`` bool.
         """
-        at = row.to(self.actions.device)
-        last = self.last_row[at]
+        at = row.to(self.last_rows.device)
+        last = self.last_rows[torch.searchsorted(self.last_rows, at)]
         wanted = at + torch.arange(horizon, device=at.device).unsqueeze(-1)
-        return self.actions[torch.minimum(wanted, last)].to(row.device), (wanted <= last).to(row.device)
+        return self._at(torch.minimum(wanted, last)).to(row.device), (wanted <= last).to(row.device)
+
+    def _at(self, row: Tensor) -> Tensor:
+        """The actions recorded at rows ``(...)``, ``(..., A)``."""
+        found = self.actions[0][row.clamp_max(len(self.actions[0]) - 1)]
+        for actions, first in zip(self.actions[1:], self.first_rows[1:], strict=False):
+            inside = (row >= first).unsqueeze(-1)
+            found = torch.where(inside, actions[(row - first).clamp(0, len(actions) - 1)], found)
+        return found
+
+
+def _last_rows(table: TensorDict) -> Iterator[Tensor]:
+    """Rows with which what can be followed ends, in ascending order, block by block."""
+    for start in range(0, len(table), BLOCK_ROWS):
+        block = table[start : start + BLOCK_ROWS + 1]  # the first row of the next one tells whether the last ends here
+        yield torch.nonzero(~follows(block, 1)).squeeze(-1) + start
+    yield torch.tensor([len(table) - 1])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.row_random import Randomness, integers
+from zoo.spacing import evenly_spaced
 
 
 class StartStates(nn.Module):
@@ -35,7 +36,7 @@ class StartStates(nn.Module):
     @classmethod
     def of(cls, observations: Tensor, source: str = "initial", limit: int = 10_000) -> StartStates:
         """Keep up to ``limit`` evenly spaced rows of ``observations``."""
-        kept = observations[torch.linspace(0, len(observations) - 1, min(limit, len(observations))).long()]
+        kept = observations[evenly_spaced(len(observations), limit)]
         states = cls(len(kept), kept.shape[-1], source)
         states.observations.copy_(kept)
         return states

@@ -30,6 +30,9 @@ def test_blocks_are_merged_exactly(block_rows: int, monkeypatch: pytest.MonkeyPa
         torch.testing.assert_close(getattr(found, f"{name}_mean"), values.mean(0).float())
         torch.testing.assert_close(getattr(found, f"{name}_std"), values.std(0, correction=0).float())
         assert getattr(found, f"{name}_mean").dtype == torch.float32
+    following = rows["next", "observation"].float()
+    assert torch.equal(found.next_observation_low, following.amin(dim=0))
+    assert torch.equal(found.next_observation_high, following.amax(dim=0))
 
 
 def test_a_single_row_has_no_deviation() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from lit_modules import proposals
 from lit_modules.diagnostics import segments
 from lit_modules.offsim import GAME_SETTINGS, OffSim
 from lit_modules.proposals import ActionProposal, RecordedActions
@@ -249,7 +250,9 @@ def test_roll_outs_stop_at_terminal_states() -> None:
     assert len(module.roll_out(batches(module)["expert"][:5])) == 5
 
 
-def test_recorded_actions_never_cross_an_episode_or_a_table() -> None:
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 100])
+def test_recorded_actions_never_cross_an_episode_or_a_table(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proposals, "BLOCK_ROWS", block)
     first, second = table(4, episode_length=2), table(3)
     recorded = RecordedActions([first, second])
     actions, running = recorded.following(torch.arange(7), 2)
