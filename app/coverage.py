@@ -49,6 +49,7 @@ class Coverage:
         else:
             self.held_out_distance = self._between_episodes(torch.cat([part["episode"] for part in known]))
         self.uncertainty_units = {name: float(value.median()) for name, value in self._measures(table).items()}
+        data.release()
 
     def distance(self, rows: TensorDict) -> float | None:
         """Mean distance of rows ``(N,)`` to the nearest recorded row, 1 being that of held-out rows."""

@@ -72,6 +72,7 @@ def write_model_quality(
         content["open_loop"].append(_drawn_roll_out(simulator, table, name))
     content["open_loop_error"]["baseline"] = {"label": "predict no change", "normalized_error": baseline}
     content["open_loop"] = [drawn for drawn in content["open_loop"] if drawn is not None]
+    data.release()
     path = folder / "diagnostics.json"
     path.write_text(json.dumps(content))
     return path

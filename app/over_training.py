@@ -75,6 +75,7 @@ def measure_references(run: FinishedRun, coverage: Coverage) -> dict[str, Any]:
     rewards = {"expert": torch.cat([_rewards(run, part) for part in run.data.expert_train.split(REWARD_ROWS)])}
     if run.data.diverse_train is not None:
         rewards["diverse"] = _rewards(run, spread(run.data.diverse_train, REWARD_ROWS))
+    run.data.release()
     episodes = run.data.expert_train["episode"].unique()
     return {
         "expert_return": recorded_returns(run.configuration.data.expert)["mean"],

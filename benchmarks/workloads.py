@@ -90,6 +90,9 @@ class RandomData(lightning.LightningDataModule):
         )
         self.initial_observations = whole["observation"][:100]
 
+    def release(self) -> None:
+        """It is all in memory."""
+
     def train_dataloader(self) -> TransitionLoader:
         ranges = {"expert": (0, ROWS // 5), "diverse": (ROWS // 5, ROWS), "all": (0, ROWS)}
         streams = {name: Stream(*ranges[name], rows) for name, rows in self.streams.items()}

@@ -132,6 +132,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         self.environment_id: str | None = known[0] if known else None
 
         self._train: Table | None = None
+        self._held_out: Table | None = None
         self._expert_rows = 0
 
     def prepare_data(self) -> None:
@@ -166,7 +167,8 @@ class TransitionDataModule(lightning.LightningDataModule):
             if self.diverse_train is None
             else measure(self.expert_train, self.diverse_train, after_block=train.release)
         )
-        self._train = train
+        self._train, self._held_out = train, held_out
+        self.release()
 
     def train_dataloader(self) -> TransitionLoader:
         """Endless training batches; each process draws its own."""
@@ -201,6 +203,12 @@ class TransitionDataModule(lightning.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[dict[str, TensorDict]]:
         """The held-out tables, as in validation."""
         return self.val_dataloader()
+
+    def release(self) -> None:
+        """Give back the memory that holds what was read of memory-mapped files, see :meth:`Table.release`."""
+        for table in (self._train, self._held_out):
+            if table is not None:
+                table.release()
 
     def facts(self) -> list[dict[str, Any]]:
         """What was used of each dataset, ready for JSON: its id, role, SHA-256, episodes, rows and demonstrations.

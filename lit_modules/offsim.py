@@ -255,6 +255,7 @@ class OffSim(GameRollOuts):
         self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
         if self.hparams["margin_weight"] > 0:
             self.row_margins = self._margins(data).to(self.random.device)
+        data.release()
 
     def set_statistics(self, statistics: Statistics) -> None:
         """Standardise what the networks read and predict by the statistics of the training data."""
@@ -523,6 +524,7 @@ class OffSim(GameRollOuts):
         with torch.no_grad():
             _, log_variance = self.transition(rows["observation"].to(self.device), rows["action"].to(self.device))
         self.target_entropy.copy_(0.5 * log_variance.mean() + self.hparams["entropy_gain"])
+        data.release()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from lit_modules.random_stream import RandomStream
-from lit_modules.rows import follows
+from lit_modules.rows import follows, take
 from zoo.policy import Policy
 
 BLOCK_ROWS = 2**20  # looked at together
@@ -112,13 +112,11 @@ class RecordedActions:
         """
         # Not joined: tables of more rows than memory holds are views of files
         self.actions = [table["action"].to(device) for table in tables]
-        self.first_rows = [0]
-        last_rows = []
+        last_rows, offset = [], 0
         for table in tables:
-            offset = self.first_rows[-1]
-            last_rows += [(offset + rows).to(device) for rows in _last_rows(table)]
-            self.first_rows.append(offset + len(table))
-        self.last_rows = torch.cat(last_rows)
+            last_rows += [offset + rows for rows in _last_rows(table)]
+            offset += len(table)
+        self.last_rows = torch.cat(last_rows).to(device)
 
     def following(self, row: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
         """Actions taken at ``row`` and in the steps after it, and whether the episode was still running then.
@@ -133,15 +131,7 @@ class RecordedActions:
         at = row.to(self.last_rows.device)
         last = self.last_rows[torch.searchsorted(self.last_rows, at)]
         wanted = at + torch.arange(horizon, device=at.device).unsqueeze(-1)
-        return self._at(torch.minimum(wanted, last)).to(row.device), (wanted <= last).to(row.device)
-
-    def _at(self, row: Tensor) -> Tensor:
-        """The actions recorded at rows ``(...)``, ``(..., A)``."""
-        found = self.actions[0][row.clamp_max(len(self.actions[0]) - 1)]
-        for actions, first in zip(self.actions[1:], self.first_rows[1:], strict=False):
-            inside = (row >= first).unsqueeze(-1)
-            found = torch.where(inside, actions[(row - first).clamp(0, len(actions) - 1)], found)
-        return found
+        return take(self.actions, torch.minimum(wanted, last)).to(row.device), (wanted <= last).to(row.device)
 
 
 def _last_rows(table: TensorDict) -> Iterator[Tensor]:

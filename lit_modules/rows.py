@@ -36,6 +36,15 @@ def concatenate(parts: Sequence[TensorDict], dim: int = 0) -> TensorDict:
     return cast(TensorDict, torch.cat(list(parts), dim=dim))  # type: ignore[arg-type]
 
 
+def take(tables: Sequence[Tensor], rows: Tensor) -> Tensor:
+    """Rows ``(...)`` of tables ``(N_i, D)`` as if they were one, ``(..., D)``; they are not joined for it."""
+    found, first = tables[0][rows.clamp_max(len(tables[0]) - 1)], len(tables[0])
+    for table in tables[1:]:
+        found = torch.where((rows >= first).unsqueeze(-1), table[(rows - first).clamp(0, len(table) - 1)], found)
+        first += len(table)
+    return found
+
+
 def follows(table: TensorDict, steps: int) -> Tensor:
     """Whether the row ``steps`` further down comes so many steps later in the same episode, ``(N - steps,)`` bool.
 
@@ -55,17 +64,11 @@ def draw_starts(data: Any, count: int, expert_share: float, random: RandomStream
         expert_share: share drawn from the demonstrations alone; the rest comes from all recorded rows.
         random: where the draws come from.
     """
-    tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
-    sizes = [len(table) for table in tables]
-    from_expert = round(count * expert_share)
-    rows = torch.cat([random.integers(sizes[0], from_expert), random.integers(sum(sizes), count - from_expert)])
-    rows = rows.to(tables[0].device or "cpu")
-    inside = rows < sizes[0]
-    observation = torch.empty(count, tables[0]["observation"].shape[-1])
-    observation[inside] = tables[0]["observation"][rows[inside]]
-    if len(tables) > 1:
-        observation[~inside] = tables[1]["observation"][rows[~inside] - sizes[0]]
-    return TensorDict({"observation": observation, "row": rows}, batch_size=[count])
+    tables = [table["observation"] for table in (data.expert_train, data.diverse_train) if table is not None]
+    from_expert, total = round(count * expert_share), sum(map(len, tables))
+    rows = torch.cat([random.integers(len(tables[0]), from_expert), random.integers(total, count - from_expert)])
+    rows = rows.to(tables[0].device)
+    return TensorDict({"observation": take(tables, rows), "row": rows}, batch_size=[count])
 
 
 def pick_alive(rollouts: dict[str, Tensor], uniform: Tensor) -> dict[str, Tensor]:

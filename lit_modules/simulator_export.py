@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from lit_modules import diagnostics
 from lit_modules.noise_calibration import CALIBRATED, calibrate_noise
-from lit_modules.rows import concatenate, draw_starts
+from lit_modules.rows import concatenate, draw_starts, take
 from zoo.simulator import Simulator
 from zoo.start_states import StartStates
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BROKEN = 1.5  # times the error of the median member
 UNCERTAINTY_ROWS = 20_000  # recorded rows that uncertainty is calibrated on
+ROWS_AT_ONCE = 4_096  # each brings a page of its file into memory, and the pages around it
 
 
 @torch.no_grad()
@@ -64,14 +65,19 @@ def export_simulator(method: OffSim, data: Any, rows: int = 10_000) -> Simulator
         high_quantile=hyper["reward_high_quantile"],
     )
     tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
-    observations = torch.cat([table["observation"] for table in tables])
-    actions = torch.cat([table["action"] for table in tables])
-    kept = method.random.integers(len(observations), min(UNCERTAINTY_ROWS, len(observations))).cpu()
-    simulator.calibrate_uncertainty(observations[kept], actions[kept])
+    total = sum(map(len, tables))
+    kept = method.random.integers(total, min(UNCERTAINTY_ROWS, total)).cpu()
+    parts = []
+    for some in kept.split(ROWS_AT_ONCE):
+        parts.append([take([table[name] for table in tables], some) for name in ("observation", "action")])
+        data.release()
+    observations, actions = (torch.cat(column) for column in zip(*parts, strict=True))
+    simulator.calibrate_uncertainty(observations, actions)
     if hyper["noise_scale"] == CALIBRATED:
         other = data.diverse_train if data.diverse_held_out is None else data.diverse_held_out
         forecast = [table for table in (data.expert_train, other) if table is not None]
         calibrate_noise(simulator, forecast, method.random.generator)
+    data.release()
     return simulator.eval().requires_grad_(False)
 
 

@@ -34,6 +34,7 @@ def data(**changes: Any) -> Any:
         "diverse_train": table(300, 1),
         "expert_held_out": None,
         "diverse_held_out": table(40, 2),
+        "release": lambda: None,
     }
     return SimpleNamespace(**(tables | changes))
 

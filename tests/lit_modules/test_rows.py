@@ -1,10 +1,16 @@
-"""Rows of roll-outs dealt to minibatches."""
+"""Rows taken from several tables, and rows of roll-outs dealt to minibatches."""
 
 from __future__ import annotations
 
 import torch
 
-from lit_modules.rows import deal
+from lit_modules.rows import deal, take
+
+
+def test_rows_are_taken_from_several_tables_as_from_one() -> None:
+    tables = [torch.randn(length, 3) for length in (4, 1, 7)]
+    rows = torch.tensor([[0, 11, 3], [4, 5, 10]])
+    assert torch.equal(take(tables, rows), torch.cat(tables)[rows])
 
 
 def test_every_row_that_counts_is_dealt_once_and_evenly() -> None:
