@@ -64,9 +64,9 @@ class SimulatorPolicy(Method):
         critic_share: share of these at first in which the actor waits, and the critics learn what the cloned policy is
             worth: from critics that know nothing it learns to leave what was cloned.
         actor_final_rate: share of the actor's rate that is left then.
-        policy_average: decay of the running average of the actor's weights, which is the policy that comes out,
-        join_cloned: averaged with the cloned one that it started from, network by network, if that one returns at least
-            this share of the policy's return in the Simulator; ``None`` never joins them. What a policy has learned
+        policy_average: decay of the running average of the actor's weights, which is the policy that comes out.
+        join_cloned: that policy is averaged, network by network, with the cloned one it started from, if that one has
+            at least this share of its return in the Simulator; ``None`` never joins them. What a policy has learned
             where the simulator is wrong the cloned one has not; but one that fails spoils what the policy has learned.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
         snapshots: folder for the snapshots.
