@@ -1,4 +1,4 @@
-"""What every learner of the policy stage shares: the frozen Simulator, roll-outs in it, what is paid, validation.
+"""What every learner of the policy stage shares: the frozen Simulator, what is paid in it, what comes out, validation.
 
 The real system appears only as recorded rows; their reward is the learned one.
 """
@@ -16,10 +16,11 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss, refuse_unknown_form
-from lit_modules.method import Method
 from lit_modules.parallel import averaged
+from lit_modules.policy_rollouts import PolicyRollOuts
 from lit_modules.ranges import refuse_outside
-from lit_modules.rows import draw_starts, require_streams
+from lit_modules.rows import require_streams
+from lit_modules.simulator_returns import simulator_returns
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy, joined
 from zoo.simulator import Simulator
@@ -29,7 +30,7 @@ EXPLODED = 100.0  # times what rewards can add up to; what doubt and entropy add
 PENALTY_TUNING = Tuning(start=0.3, low=1e-3, high=30.0)
 
 
-class SimulatorPolicy(Method):
+class SimulatorPolicy(PolicyRollOuts):
     """A policy trained inside a frozen Simulator; how it learns is the subclass's.
 
     Args:
@@ -244,77 +245,6 @@ class SimulatorPolicy(Method):
 
     # ----------------------------------------------------------------------------------------------- in the Simulator
 
-    def draw_roll_outs(self, candidates: int = 1) -> tuple[Tensor, ...]:
-        """Start states and random numbers of the next roll-outs, for :meth:`simulate`."""
-        count, horizon = self.hparams["starts"], self.hparams["horizon"]
-        moved = (count,) if candidates == 1 else (candidates, count)
-        return (
-            self.draw_start_states(count),
-            self.random.normal(horizon, count, self.policy.action_size),
-            self._draw_members(horizon, *moved),
-            self.random.normal(horizon, *moved, self.policy.observation_size),
-        )
-
-    def draw_start_states(self, count: int) -> Tensor:
-        """Where roll-outs begin: expert states, initial states of episodes, any recorded state, ``(count, D)``."""
-        share = self.hparams["expert_start_share"]
-        initial = round(count * self.hparams["initial_start_share"])
-        recorded = count - initial
-        expert_share = min(1.0, count * share / recorded) if recorded > 0 else 0.0
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        states = draw_starts(data, recorded, expert_share, self.random)["observation"].to(self.device)
-        if initial == 0:
-            return states
-        first = self.simulator.start_states.observations
-        return torch.cat([states, first[self.random.integers(len(first), initial)]])
-
-    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Actions ``(B, A)`` that roll-outs take, from standard normal noise of this shape."""
-        return self.policy.act(observation, deterministic=False, noise=noise)
-
-    def _draw_members(self, horizon: int, *shape: int) -> Tensor:
-        """The member that moves each roll-out at each step, ``(H, *shape)``."""
-        members = self.simulator.transition.members
-        if self.simulator.aggregation == "fixed_member":
-            return self.random.integers(members, 1, *shape).expand(horizon, *shape)
-        return self.random.integers(members, horizon, *shape)
-
-    def simulate(
-        self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor, *judges: Any
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Roll-outs of H steps from B states; every row takes every step, and ``alive`` says which of them count.
-
-        Args:
-            observation: start states, ``(B, D)``.
-            action_noise: ``(H, B, A)``.
-            members: member that moves each row, ``(H, B)``; or ``(H, C, B)``, C candidates for the next state.
-            step_noise: ``(H, B, D)`` or ``(H, C, B, D)``.
-            judges: what :meth:`choose` needs to choose among candidates.
-
-        Returns:
-            Columns ``(H, B, ...)``: observation, action, uncertainty, next_observation, ended; and alive ``(H, B)``.
-        """
-        running = torch.ones_like(observation[:, 0], dtype=torch.bool)
-        steps: list[tuple[Tensor, ...]] = []
-        for step in range(len(members)):
-            action = self.explore(observation, action_noise[step])
-            following, uncertainty = self.simulator.advance(
-                observation, action, members[step], step_noise[step], self.hparams["noise_scale"]
-            )
-            if following.dim() == 3:
-                following = self.choose(observation, action, following, *judges)
-            ended = self.simulator.termination(following) | (uncertainty > self.cut)
-            steps.append((observation, action, uncertainty, following, ended, running))
-            running = running & ~ended
-            observation = following
-        *columns, alive = (torch.stack(column) for column in zip(*steps, strict=True))
-        names = ("observation", "action", "uncertainty", "next_observation", "ended")
-        return dict(zip(names, columns, strict=True)), alive
-
-    def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
-        """The next states ``(B, D)`` that roll-outs take among candidates ``(C, B, D)``."""
-        raise NotImplementedError
-
     def heed_roll_outs(self, columns: dict[str, Tensor], alive: Tensor, **others: Tensor) -> dict[str, Tensor]:
         """Tune the penalty to the roll-outs that :meth:`simulate` returned; what is logged of them, with others."""
         uncertainty = columns["uncertainty"][alive]
@@ -417,34 +347,3 @@ class SimulatorPolicy(Method):
         """The policy's actions ``(N, A)`` on each held-out table."""
         policy = self.finished_policy(self.trainer.datamodule)  # type: ignore[attr-defined]
         return {name: policy.act(table["observation"]) for name, table in batch.items()}
-
-
-@torch.no_grad()
-def simulator_returns(
-    simulator: Simulator, policies: Sequence[Policy], episodes: int, horizon: int, generator: torch.Generator
-) -> list[dict[str, float]]:
-    """Deterministic policies in the Simulator, each from the same of its start states.
-
-    Returns:
-        For each policy ``return``: mean sum of standardised rewards (an expert that never ends scores about
-        ``horizon``); ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
-    """
-    count = len(policies)
-    observation = simulator.reset(episodes, generator).repeat(count, 1)
-    members = simulator.episode_members(count * episodes, generator)
-    alive = torch.ones(count * episodes, device=observation.device)
-    total, length, doubt = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive)
-    for _ in range(horizon):
-        rows = observation.chunk(count)
-        action = torch.cat([policy.act(own) for policy, own in zip(policies, rows, strict=True)])
-        following, reward, terminated, info = simulator.step(observation, action, generator, members=members)
-        total += alive * reward
-        length += alive
-        doubt += alive * info["uncertainty"]
-        alive = alive * (~terminated).float()
-        if not bool(alive.any()):
-            break
-        observation = following
-    figures = {"return": total, "length": length, "uncertainty": doubt / length}
-    means = {name: value.reshape(count, episodes).mean(dim=1).tolist() for name, value in figures.items()}
-    return [{name: value[each] for name, value in means.items()} for each in range(count)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app import figures, report
+from app import figures, report, report_curves
 from app.errors import UserError
 
 HOSTILE = "</title><script>alert('$x_{')</script>&\"quoted\""
@@ -63,6 +63,7 @@ def run_metrics() -> dict[str, Any]:
         "expert": evaluation(3727.0, 30.0, 20, 0),
         "behaviour_cloning": evaluation(1822.0, 610.0, 20, 1),
         "policy": evaluation(3391.0, 210.0, 20, 2),
+        "policy_alone": evaluation(3187.0, 250.0, 20, 3),
         "share_of_expert": 0.9098,
         "curve": [
             {
@@ -202,6 +203,7 @@ def test_says_the_result_in_words_and_numbers(full: Page) -> None:
     assert "The policy is better than behaviour cloning" in full.text
     for text in (
         "3,299 to 3,483",
+        "Policy, not joined 3,187",
         "1 h 12 min",
         "30 min 30 s",
         "ab12" * 16,
@@ -483,7 +485,7 @@ def test_task_and_learned_reward_never_share_an_axis() -> None:
 def test_logs_are_drawn_over_updates_where_they_count_them() -> None:
     steps = np.array([10.0, 20.0, 30.0])
     series = {"updates": (steps, steps / 2), "loss": (np.array([15.0]), np.array([1.0]))}
-    assert report._count_in_updates(series) == "update"
+    assert report_curves.count_in_updates(series) == "update"
     assert list(series) == ["loss"]
     assert series["loss"][0].tolist() == [7.5]
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from lit_modules.simulator_policy import simulator_returns
+from lit_modules.simulator_returns import simulator_returns
 from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, Simulator
 from zoo.reward import RewardModel

@@ -1,0 +1,93 @@
+"""Roll-outs of the policy in the frozen Simulator."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_modules.method import Method
+from lit_modules.rows import draw_starts
+from zoo.policy import Policy
+from zoo.simulator import Simulator
+
+
+class PolicyRollOuts(Method, ABC):
+    """A method that takes H-step roll-outs, ``horizon``, of its policy in a Simulator."""
+
+    simulator: Simulator
+    policy: Policy
+    cut: Tensor  # uncertainty above which a roll-out ends
+
+    def draw_roll_outs(self, candidates: int = 1) -> tuple[Tensor, ...]:
+        """Start states and random numbers of the next roll-outs, for :meth:`simulate`."""
+        count, horizon = self.hparams["starts"], self.hparams["horizon"]
+        moved = (count,) if candidates == 1 else (candidates, count)
+        return (
+            self.draw_start_states(count),
+            self.random.normal(horizon, count, self.policy.action_size),
+            self._draw_members(horizon, *moved),
+            self.random.normal(horizon, *moved, self.policy.observation_size),
+        )
+
+    def draw_start_states(self, count: int) -> Tensor:
+        """Where roll-outs begin: expert states, initial states of episodes, any recorded state, ``(count, D)``."""
+        share = self.hparams["expert_start_share"]
+        initial = round(count * self.hparams["initial_start_share"])
+        recorded = count - initial
+        expert_share = min(1.0, count * share / recorded) if recorded > 0 else 0.0
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        states = draw_starts(data, recorded, expert_share, self.random)["observation"].to(self.device)
+        if initial == 0:
+            return states
+        first = self.simulator.start_states.observations
+        return torch.cat([states, first[self.random.integers(len(first), initial)]])
+
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Actions ``(B, A)`` that roll-outs take, from standard normal noise of this shape."""
+        return self.policy.act(observation, deterministic=False, noise=noise)
+
+    def _draw_members(self, horizon: int, *shape: int) -> Tensor:
+        """The member that moves each roll-out at each step, ``(H, *shape)``."""
+        members = self.simulator.transition.members
+        if self.simulator.aggregation == "fixed_member":
+            return self.random.integers(members, 1, *shape).expand(horizon, *shape)
+        return self.random.integers(members, horizon, *shape)
+
+    def simulate(
+        self, observation: Tensor, action_noise: Tensor, members: Tensor, step_noise: Tensor, *judges: Any
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Roll-outs of H steps from B states; every row takes every step, and ``alive`` says which of them count.
+
+        Args:
+            observation: start states, ``(B, D)``.
+            action_noise: ``(H, B, A)``.
+            members: member that moves each row, ``(H, B)``; or ``(H, C, B)``, C candidates for the next state.
+            step_noise: ``(H, B, D)`` or ``(H, C, B, D)``.
+            judges: what :meth:`choose` needs to choose among candidates.
+
+        Returns:
+            Columns ``(H, B, ...)``: observation, action, uncertainty, next_observation, ended; and alive ``(H, B)``.
+        """
+        running = torch.ones_like(observation[:, 0], dtype=torch.bool)
+        steps: list[tuple[Tensor, ...]] = []
+        for step in range(len(members)):
+            action = self.explore(observation, action_noise[step])
+            following, uncertainty = self.simulator.advance(
+                observation, action, members[step], step_noise[step], self.hparams["noise_scale"]
+            )
+            if following.dim() == 3:
+                following = self.choose(observation, action, following, *judges)
+            ended = self.simulator.termination(following) | (uncertainty > self.cut)
+            steps.append((observation, action, uncertainty, following, ended, running))
+            running = running & ~ended
+            observation = following
+        *columns, alive = (torch.stack(column) for column in zip(*steps, strict=True))
+        names = ("observation", "action", "uncertainty", "next_observation", "ended")
+        return dict(zip(names, columns, strict=True)), alive
+
+    def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
+        """The next states ``(B, D)`` that roll-outs take among candidates ``(C, B, D)``."""
+        raise NotImplementedError

@@ -1,0 +1,41 @@
+"""What policies return in a Simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from zoo.policy import Policy
+from zoo.simulator import Simulator
+
+
+@torch.no_grad()
+def simulator_returns(
+    simulator: Simulator, policies: Sequence[Policy], episodes: int, horizon: int, generator: torch.Generator
+) -> list[dict[str, float]]:
+    """Deterministic policies in the Simulator, each from the same of its start states.
+
+    Returns:
+        For each policy ``return``: mean sum of standardised rewards (an expert that never ends scores about
+        ``horizon``); ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
+    """
+    count = len(policies)
+    observation = simulator.reset(episodes, generator).repeat(count, 1)
+    members = simulator.episode_members(count * episodes, generator)
+    alive = torch.ones(count * episodes, device=observation.device)
+    total, length, doubt = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive)
+    for _ in range(horizon):
+        rows = observation.chunk(count)
+        action = torch.cat([policy.act(own) for policy, own in zip(policies, rows, strict=True)])
+        following, reward, terminated, info = simulator.step(observation, action, generator, members=members)
+        total += alive * reward
+        length += alive
+        doubt += alive * info["uncertainty"]
+        alive = alive * (~terminated).float()
+        if not bool(alive.any()):
+            break
+        observation = following
+    figures = {"return": total, "length": length, "uncertainty": doubt / length}
+    means = {name: value.reshape(count, episodes).mean(dim=1).tolist() for name, value in figures.items()}
+    return [{name: value[each] for name, value in means.items()} for each in range(count)]
