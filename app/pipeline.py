@@ -19,7 +19,7 @@ from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
 from app.own_system import evaluate_in_simulator, table
 from app.recorded_rewards import reward_rank_correlation
-from app.report import write_report
+from app.report import NOT_JOINED, write_report
 from app.reward_histograms import write_reward_histograms
 from app.run_folder import finished_stages, shared_stages, write_whole
 from datamodules import TransitionDataModule
@@ -28,6 +28,7 @@ from lit_modules.method import Method
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Policy, get_task, load
+from zoo.policy import separated
 
 BATCHES_PER_STEP = 50  # updates per Lightning step; amortises Lightning's overhead
 PACKAGES = ("offsim", "torch", "lightning", "torchrl", "tensordict", "minari", "gymnasium", "mujoco", "numpy")
@@ -129,6 +130,7 @@ def evaluate(
     Returns:
         The part of ``metrics.json`` that holds returns, and the figures of ``diagnose.json`` that cost little. A run
         that stops early has no ``policy`` and no diagnosis; ``share_of_expert`` is that of the last policy it trained.
+        Where the policy is joined with the cloned one, ``policy_alone`` is what was learned in the Simulator alone.
     """
     if configuration.task is None:
         return _evaluate_own_system(configuration, folder, data), None
@@ -141,6 +143,9 @@ def evaluate(
     for name in policies_of(configuration):
         real[name] = real_episodes(Policy.load(folder / f"{name}.safetensors"), task, settings.episodes, seed)
         result[name] = summarize_episodes(real[name], seed)
+    alone = learned_alone(folder) if "policy" in real else None
+    if alone is not None:
+        result["policy_alone"] = summarize_episodes(real_episodes(alone, task, settings.episodes, seed), seed)
     expert, last = result["expert"]["mean"], result[policies_of(configuration)[-1]]["mean"]
     # A share of a return that is not positive would mean nothing
     result["share_of_expert"] = last / expert if expert > 0 else None
@@ -155,6 +160,11 @@ def evaluate(
     result["curve"] = diagnosis["over_training"]
     result["verdict"] = {name: diagnosis["verdict"][name] for name in ("kind", "reason")}
     return result, diagnosis
+
+
+def learned_alone(folder: Path) -> Policy | None:
+    """The networks of a run's policy that were trained in the Simulator, if cloned ones were joined with them."""
+    return separated(Policy.load(folder / "policy.safetensors"), Policy.load(folder / "behaviour_cloning.safetensors"))
 
 
 def _evaluate_own_system(configuration: DictConfig, folder: Path, data: TransitionDataModule) -> dict[str, Any]:
@@ -218,10 +228,11 @@ def _print_table(metrics: dict[str, Any]) -> None:
         return
     say(f"{'':<20}{'mean':>9}  {'95% interval':>19}")
     names = [name for name in ("expert", "behaviour_cloning", "policy") if name in metrics]
-    for name in names:
-        row = metrics[name]
-        low, high = row["ci95"]
-        say(f"{name.replace('_', ' '):<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
+    for name in [*names, "policy_alone"]:
+        if name in metrics:
+            row, label = metrics[name], NOT_JOINED if name == "policy_alone" else name.replace("_", " ")
+            low, high = row["ci95"]
+            say(f"{label:<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
     if metrics["share_of_expert"] is not None:
         say(f"{names[-1].replace('_', ' ')} / expert: {100 * metrics['share_of_expert']:.1f}%")
     if "verdict" in metrics:

@@ -53,7 +53,7 @@ class RollOut:
 def roll_out(simulator: Simulator, act: Act, episodes: int, horizon: int, seed: int = 0) -> RollOut:
     """Episodes in a Simulator from its start states, until all have ended or ``horizon`` steps are over.
 
-    The same random numbers as ``lit_modules.simulator_policy.simulator_returns`` with a generator of the same seed.
+    The same random numbers as ``lit_modules.simulator_returns.simulator_returns`` with a generator of the same seed.
     """
     generator = torch.Generator().manual_seed(seed)
     observation = simulator.reset(episodes, generator)

@@ -30,9 +30,24 @@ class ModelFileError(Exception):
 
 
 def write_model(
-    path: str | Path, kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor], control: bool = False
+    path: str | Path,
+    kind: str,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    control: bool = False,
+    half: bool = False,
 ) -> None:
-    """Write weights and configuration to one file; a crash leaves the previous file whole."""
+    """Write weights and configuration to one file; a crash leaves the previous file whole.
+
+    Args:
+        path: the file.
+        kind: what it holds.
+        config: plain data, from which the same architecture can be built again.
+        state: its weights.
+        control: mark it as a control.
+        half: keep weight matrices in half precision (float16), in about half the space; biases, normalisers and all
+            else stay as they are.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     described: dict[str, Any] = {"format": FORMAT_VERSION, "kind": kind, "config": dict(config)}
@@ -40,6 +55,8 @@ def write_model(
         described["control"] = True
     header = {"offsim": json.dumps(described)}
     tensors = {name: value.detach().to("cpu").contiguous().clone() for name, value in state.items()}
+    if half:
+        tensors = halved(tensors)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(save(tensors, metadata=header))  # save_file leaves what only its owner can read
@@ -57,7 +74,7 @@ def read_model(path: str | Path, kind: str, control: bool = False) -> tuple[dict
         control: whether it has to be marked as a control; a control is not taken for a result, nor the reverse.
 
     Returns:
-        The configuration and the weights.
+        The configuration and the weights, those kept in half precision in single precision again.
 
     Raises:
         ModelFileError: saying which file, what is wrong with it, and what to do.
@@ -86,7 +103,17 @@ def read_model(path: str | Path, kind: str, control: bool = False) -> tuple[dict
             if control
             else f"{path} holds a control of `offsim diagnose`, which is no result of a method: name another file"
         )
-    return config, tensors
+    return config, {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
+
+
+def halved(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with their matrices in half precision, but for those that are too large for it."""
+
+    def half(name: str, value: Tensor) -> Tensor:
+        matrix = name.endswith(".weight") and value.dim() >= 2 and value.dtype == torch.float32
+        return value.half() if matrix and bool(value.half().isfinite().all()) else value
+
+    return {name: half(name, value) for name, value in state.items()}
 
 
 def load_state(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy.typing as npt
 import torch
 import torch.nn.functional as functional
 from tensordict.nn import TensorDictModule
@@ -160,7 +161,7 @@ class Policy(nn.Module):
     @torch.no_grad()
     def act(
         self,
-        observation: Tensor,
+        observation: Tensor | npt.NDArray[Any],
         deterministic: bool = True,
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
@@ -168,12 +169,13 @@ class Policy(nn.Module):
         """Actions for raw observations ``(..., observation_size)``, without gradients.
 
         Args:
-            observation: ``(..., observation_size)``.
+            observation: ``(..., observation_size)``, of any precision, as environments give them.
             deterministic: take the mean action instead of a sample.
             generator: source of a sample's noise.
             noise: a sample's standard normal noise ``(..., action_size)``, drawn elsewhere.
         """
-        location, scale = self(observation)
+        known = self.action_low
+        location, scale = self(torch.as_tensor(observation, dtype=known.dtype, device=known.device))
         if deterministic:
             return self.squash(location)
         if noise is None:
@@ -220,9 +222,9 @@ class Policy(nn.Module):
             return_log_prob=False,
         )
 
-    def save(self, path: str | Path) -> None:
-        """Write architecture, normaliser and weights to one safetensors file."""
-        write_model(path, "policy", self.config, self.state_dict(), self.control)
+    def save(self, path: str | Path, half: bool = False) -> None:
+        """Write architecture, normaliser and weights to one safetensors file; ``half``: matrices in half precision."""
+        write_model(path, "policy", self.config, self.state_dict(), self.control, half)
 
     @classmethod
     def load(cls, path: str | Path, control: bool = False) -> Policy:
@@ -245,6 +247,9 @@ class Policy(nn.Module):
         return policy.eval()
 
 
+FREE = ("members", "log_std_min", "log_std_max")  # in which policies that are joined may differ
+
+
 @torch.no_grad()
 def joined(first: Policy, second: Policy) -> Policy:
     """The average of all networks of two policies, each counting alike, with the deviation's bounds of the first.
@@ -252,9 +257,8 @@ def joined(first: Policy, second: Policy) -> Policy:
     Raises:
         ValueError: if they differ in more than their weights, their number of members and these bounds.
     """
-    free = ("members", "log_std_min", "log_std_max")
     for name, value in first.config.items():
-        if name not in free and second.config[name] != value:
+        if name not in FREE and second.config[name] != value:
             raise ValueError(f"policies with a {name} of {value} and of {second.config[name]} cannot be joined")
     for (name, mine), yours in zip(first.normalizer.named_buffers(), second.normalizer.buffers(), strict=True):
         if not torch.equal(mine, yours.to(mine.device)):
@@ -266,6 +270,25 @@ def joined(first: Policy, second: Policy) -> Policy:
             tensor.copy_(torch.cat([one.to(tensor.device), other.to(tensor.device)]))
     policy.control = first.control or second.control
     return policy.to(first.action_low.device).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def separated(policy: Policy, second: Policy) -> Policy | None:
+    """The first of two policies that :func:`joined` made one; ``None`` if ``second`` is no part of it."""
+    own = policy.members - second.members
+    same = all(second.config[name] == value for name, value in policy.config.items() if name not in FREE)
+    if own < 1 or not same:
+        return None
+    for ours, theirs in zip(_layers(policy), _layers(second), strict=True):
+        if not all(torch.equal(whole[own:], part.to(whole.device)) for whole, part in zip(ours, theirs, strict=True)):
+            return None
+    first = Policy(**{**policy.config, "members": own}).to(policy.action_low.device)
+    first.normalizer.load_state_dict(policy.normalizer.state_dict())
+    for into, parts in zip(_layers(first), _layers(policy), strict=True):
+        for tensor, part in zip(into, parts, strict=True):
+            tensor.copy_(part[:own])
+    first.control = policy.control
+    return first.eval().requires_grad_(False)
 
 
 def _layers(policy: Policy) -> list[tuple[Tensor, Tensor]]:

@@ -243,8 +243,12 @@ class Simulator(nn.Module):
         if (self.horizon is not None and self.horizon < 1) or not isinstance(self.task, str | None):
             raise ValueError(f"horizon {self.horizon!r} or task {self.task!r} is not possible")
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, half: bool = False) -> None:
         """Write the Simulator to one safetensors file.
+
+        Args:
+            path: the file.
+            half: keep its weight matrices in half precision.
 
         Raises:
             TypeError: if its reward was replaced by something that is not a learned one.
@@ -254,7 +258,7 @@ class Simulator(nn.Module):
                 f"the reward of this Simulator is a {type(self.reward).__name__}, no learned one: "
                 "it is a control and cannot be saved"
             )
-        write_model(path, "simulator", self.config(), self.state_dict())
+        write_model(path, "simulator", self.config(), self.state_dict(), half=half)
 
     @classmethod
     def load(cls, path: str | Path) -> Simulator:

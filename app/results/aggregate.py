@@ -33,6 +33,7 @@ class Aggregate:
         share_minimum: its minimum.
         share_middle: its interquartile mean.
         interval: 95% bootstrap interval of that over seeds.
+        alone: mean return of the policies without the cloned networks that are joined with them.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Aggregate:
     share_minimum: float
     share_middle: float
     interval: tuple[float, float]
+    alone: float
 
 
 def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
@@ -70,6 +72,7 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 share_minimum=float(shares.min()) if len(shares) else math.nan,
                 share_middle=middle,
                 interval=(interval[0], interval[1]),
+                alone=mean(values(own, "policy_alone_mean")),
             )
         )
     return results

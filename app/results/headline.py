@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from matplotlib.figure import Figure
 
 from app.results import figures
 from app.results.aggregate import matching, values
 from app.results.evidence import Evidence
 from app.results.tables import counted, format_number, percent, table
+
+NOT_JOINED = (
+    "A policy is the average of what was learned in the Simulator and of what was cloned, where that pays "
+    "(`join_cloned`): *not joined* is the mean return of the former alone, over the seeds where they were joined."
+)
 
 
 def sections(evidence: Evidence) -> list[str]:
@@ -34,6 +41,7 @@ def drawn(evidence: Evidence) -> dict[str, Figure]:
 def returns(evidence: Evidence) -> str:
     """Markdown: a table of the returns of every variant."""
     rows = []
+    told = any(math.isfinite(result.alone) for result in evidence.results)  # earlier runs did not measure it
     for result in evidence.results:
         amounts = (result.mean, result.minimum, result.spread)
         low, high = (percent(bound) for bound in result.interval)
@@ -45,14 +53,15 @@ def returns(evidence: Evidence) -> str:
                 *(format_number(round(each, 1)) for each in amounts),
                 percent(result.share),
                 f"{percent(result.share_middle)} [{low}, {high}]" if result.finished else percent(result.share_middle),
+                *([format_number(round(result.alone, 1))] if told else []),
                 f"{result.finished} of {result.planned}",
             ]
         )
     head = ["demonstrations", "task", "variant", "mean return", "lowest", "spread", "share of expert"]
-    head += ["interquartile mean of the share", "seeds"]
+    head += ["interquartile mean of the share", *(["not joined"] if told else []), "seeds"]
     return (
         "## Returns in the real task\n\n"
         "Every figure is about the last policy of a run, never the best of it. Lowest and spread (standard deviation) "
         "are over seeds; the interval is the 95% bootstrap interval of the interquartile mean over seeds, which drops "
-        "nothing of up to three.\n\n" + table(head, rows)
+        "nothing of up to three." + (f" {NOT_JOINED}" if told else "") + "\n\n" + table(head, rows)
     )

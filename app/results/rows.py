@@ -30,6 +30,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
     Returns:
         ``task``, ``method``, ``demonstrations``, ``seed``; ``expert_mean``, ``behaviour_cloning_mean`` and
         ``policy_mean``, mean returns in the real task, the last being that of the policy which the run ends with;
+        ``policy_alone_mean``, that of what it is without the cloned networks that are joined with it;
         ``share_of_expert``; of the end of its curve ``simulator_return`` and ``real_learned_return``, both in learned
         reward; ``wall_seconds``; ``verdict``, if there is one; what :func:`simulator_figures` returns;
         ``reward_histograms``, if it kept them; and ``run``, what it was: the key of its settings, its data, versions,
@@ -45,6 +46,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         "expert_mean": metrics["expert"]["mean"],
         "behaviour_cloning_mean": metrics["behaviour_cloning"]["mean"],
         "policy_mean": last["mean"],
+        "policy_alone_mean": metrics.get("policy_alone", {}).get("mean"),
         "share_of_expert": metrics["share_of_expert"],
         "simulator_return": end.get("simulator_return"),
         "real_learned_return": end.get("real_learned_return"),

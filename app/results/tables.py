@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from app.report import MISSING, format_number
+from app.report_numbers import MISSING, format_number
 
 __all__ = ["counted", "format_number", "hours", "percent", "table"]
 

@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from zoo import ModelFileError, Policy
-from zoo.policy import joined
+from zoo.policy import joined, separated
 
 
 @pytest.fixture
@@ -181,6 +181,19 @@ def test_joined_policies_average_all_their_networks(members: tuple[int, int]) ->
     torch.testing.assert_close(location, expected)
     torch.testing.assert_close(scale, torch.full((7, 2), 0.1))
     assert both.members == sum(members) and not any(each.requires_grad for each in both.parameters())
+    # And come apart again
+    alone = separated(both, second)
+    assert alone is not None and alone.config == first.config
+    torch.testing.assert_close(alone(observation), first(observation))
+    assert separated(both, Policy(5, [-2.0, 0.0], [2.0, 1.0], (8, 4), members=members[1])) is None
+    assert separated(second, second) is None and separated(first, Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,))) is None
+
+
+def test_observations_are_taken_as_environments_give_them() -> None:
+    policy = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,))
+    observation = torch.randn(3, 5)
+    for given in (observation.double(), observation.numpy(), observation.double().numpy()):
+        torch.testing.assert_close(policy.act(given), policy.act(observation))
 
 
 def test_policies_that_differ_are_not_joined() -> None:
