@@ -79,7 +79,7 @@ def refuse_unusable_id(root: Path, dataset_id: str) -> None:
     if not ID_PATTERN.fullmatch(dataset_id):
         raise UserError(f"{dataset_id!r} is no id of a dataset: write it as name/variant-v0")
     if (BUNDLED_ROOT / dataset_id).exists():
-        raise UserError(f"{dataset_id} is bundled with offsim, and would be found first: choose another id")
+        raise UserError(f"{dataset_id} comes with offsim: choose another id")
     try:
         parse_dataset_id(dataset_id)
     except ValueError as error:

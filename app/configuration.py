@@ -37,9 +37,17 @@ STAGES = ("behaviour_cloning", "simulator", "policy")
 
 def shipped_tasks() -> list[str]:
     """Names of the tasks that a configuration comes with the package for."""
-    folder = resources.files("configs") / "train"
-    names = (entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-    return sorted(name for name in names if name != DEFAULTS)
+    return [name for name in _shipped("train") if name != DEFAULTS]
+
+
+def shipped_methods() -> list[str]:
+    """Names of the configurations that change the method on any task."""
+    return [f"methods/{name}" for name in _shipped("train", "methods")]
+
+
+def _shipped(*folder: str) -> list[str]:
+    entries = resources.files("configs").joinpath(*folder).iterdir()
+    return sorted(entry.name.removesuffix(".yaml") for entry in entries if entry.name.endswith(".yaml"))
 
 
 def load_configuration(source: str, method: str | None = None, above: tuple[Path, ...] = ()) -> DictConfig:
@@ -58,9 +66,10 @@ def load_configuration(source: str, method: str | None = None, above: tuple[Path
     """
     path = find_configuration(source)
     if path is None:
-        close = difflib.get_close_matches(source, shipped_tasks(), n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known tasks are {', '.join(shipped_tasks())}"
-        raise UserError(f"{source!r} is neither a file nor a task: {hint}")
+        names = {name.lower().replace("_", ""): name for name in [*shipped_tasks(), *shipped_methods()]}
+        close = difflib.get_close_matches(source.lower().replace("_", ""), names, n=1)
+        hint = f"did you mean {names[close[0]]!r}?" if close else f"known are {', '.join(names.values())}"
+        raise UserError(f"{source!r} is neither a file nor a task or method: {hint}")
     configuration = read_yaml(path)
     method = method or OmegaConf.select(configuration, "policy.method")
     base = configuration.pop("base", None)

@@ -1,8 +1,8 @@
-"""A training killed again and again, and what comes out of it: ``python -m benchmarks.kills --times 50``.
+"""A command killed again and again, and what comes out of it: ``python -m benchmarks.kills --times 50``.
 
-A small run of ``offsim train`` is started on the bundled data and killed after a random time, and started again with
-the same command, until it has been killed often enough; then it may end. Its files are compared with those of a run
-that nothing disturbed.
+A small run of ``offsim train`` on the bundled data, on one device or several, or of ``offsim collect`` is started and
+killed after a random time, and started again with the same command, until it has been killed often enough; then it may
+end. Its files are compared with those of a run that nothing disturbed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
-STAGES = ("behaviour_cloning", "simulator", "policy")
-SETTINGS = (
+IDS = ("card.md", "metadata.json")  # of datasets: they name the run by a random id
+ROOT = Path(__file__).parent.parent
+TRAIN = (
+    "train",
+    "hopper",
     "--demonstrations=3",
     "--behaviour_cloning.updates=1500",
     "--behaviour_cloning.model.hidden_sizes=[16]",
@@ -36,6 +40,7 @@ SETTINGS = (
     "--evaluation.curve_episodes=1",
     "--accelerator=cpu",
 )
+COLLECT = ("collect", "inverted_pendulum", "--iterations=20", "--episodes=20", "--steps=2000")
 
 
 def main() -> None:
@@ -44,18 +49,22 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=50, help="kills")
     parser.add_argument("--seed", type=int, default=0, help="of the times between them")
     parser.add_argument("--signals", nargs="+", default=["SIGKILL", "SIGTERM"], help="drawn from these")
+    parser.add_argument("--command", choices=("train", "collect"), default="train", help="what is killed")
+    parser.add_argument("--devices", type=int, default=1, help="of a training")
     arguments = parser.parse_args()
+    command = COLLECT if arguments.command == "collect" else (*TRAIN, f"--devices={arguments.devices}")
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as temporary:
         undisturbed, disturbed = Path(temporary) / "undisturbed", Path(temporary) / "disturbed"
         started = time.monotonic()
-        if _start(undisturbed).wait() != 0:
+        if _start(command, undisturbed).wait() != 0:
             sys.exit("the undisturbed run failed")
         whole = time.monotonic() - started
+        wanted = _results(undisturbed)
         killed = dict.fromkeys(arguments.signals, 0)
         ended = 0
         while sum(killed.values()) < arguments.times:
-            process, name = _start(disturbed), draw.choice(arguments.signals)
+            process, name = _start(command, disturbed), draw.choice(arguments.signals)
             try:
                 process.wait(timeout=draw.uniform(0.3, 1.0) * whole / 2)
             except subprocess.TimeoutExpired:
@@ -66,31 +75,40 @@ def main() -> None:
                 killed[name] += 1
                 continue
             ended += 1  # it was through before: once more from the start, and compare
-            _compare(undisturbed, disturbed)
-            _remove(disturbed)
-        if _start(disturbed).wait() != 0:
+            _compare(wanted, _results(disturbed))
+            shutil.rmtree(disturbed)
+        if _start(command, disturbed).wait() != 0:
             sys.exit("the disturbed run failed")
-        _compare(undisturbed, disturbed)
+        _compare(wanted, _results(disturbed))
         names = ", ".join(f"{count} {name}" for name, count in killed.items())
-        print(f"{names}; {ended + 1} runs ended, each equal bit for bit to the undisturbed one of {whole:.0f} s")
+        print(
+            f"{names}; {ended + 1} runs ended, {len(wanted)} files of each equal bit for bit to the undisturbed one's, "
+            f"which took {whole:.0f} s"
+        )
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "app", "train", "hopper", *SETTINGS, "--out", str(folder)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)  # type: ignore[call-overload,no-any-return]
+def _start(command: tuple[str, ...], folder: Path) -> subprocess.Popen[bytes]:
+    folder.mkdir(exist_ok=True)
+    words = [sys.executable, "-m", "app", *command, "--out", "run"]
+    if command[0] == "collect":
+        words += ["--dataset-root", "datasets"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # In the folder itself: datasets say by which command they were made
+    return subprocess.Popen(words, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _compare(undisturbed: Path, disturbed: Path) -> None:
-    for stage in STAGES:
-        one, other = ((folder / f"{stage}.safetensors").read_bytes() for folder in (undisturbed, disturbed))
-        if one != other:
-            sys.exit(f"{stage} differs")
+def _results(folder: Path) -> dict[str, bytes]:
+    """What a finished run has made: its models, and the datasets that it recorded."""
+    files = [*(folder / "run").glob("*.safetensors"), *(folder / "datasets").rglob("*")]
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in files if path.is_file() and path.name not in IDS
+    }
 
 
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
+def _compare(wanted: dict[str, bytes], found: dict[str, bytes]) -> None:
+    differing = [name for name in sorted(wanted | found) if wanted.get(name) != found.get(name)]
+    if differing:
+        sys.exit(f"these differ: {', '.join(differing)}")
 
 
 if __name__ == "__main__":

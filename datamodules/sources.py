@@ -1,4 +1,4 @@
-"""Minari ids to files: bundled with the package, in the local Minari root, or downloaded.
+"""Minari ids to files: in the local Minari root, bundled with the package, or downloaded.
 
 Only metadata is read here, so finding a dataset costs the same whatever its size.
 """
@@ -16,6 +16,7 @@ import socket
 import threading
 import urllib.parse
 import urllib.request
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -90,7 +91,7 @@ def local_root() -> Path:
 
 def roots() -> list[Path]:
     """Roots of datasets on this machine, in the order they are searched."""
-    return [BUNDLED_ROOT, local_root()]
+    return [local_root(), BUNDLED_ROOT]
 
 
 def local_ids() -> list[str]:
@@ -115,10 +116,13 @@ def resolve(dataset_id: str, download: bool = True) -> Source:
             f"{dataset_id!r} is not a dataset id: ids look like namespace/name/variant-v0, e.g. "
             f"offsim/hopper/expert-v0{_near_misses(dataset_id)}"
         )
-    for root in roots():
-        folder = root / dataset_id / "data"
-        if (folder / METADATA_FILE).is_file():
-            return read_source(dataset_id, folder)
+    found = [folder for root in roots() if ((folder := root / dataset_id / "data") / METADATA_FILE).is_file()]
+    if found:
+        if len(found) > 1:
+            warnings.warn(
+                f"{dataset_id} is the one in {found[0].parent}, not the one that comes with offsim", stacklevel=2
+            )
+        return read_source(dataset_id, found[0])
     if download:
         problem = _download(dataset_id)
         folder = local_root() / dataset_id / "data"

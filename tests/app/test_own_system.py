@@ -99,7 +99,7 @@ def test_logs_become_an_environment_and_a_policy(
         (("--action-high", "0.4"), "beyond the bounds"),
         (("--action-low", "nan"), "--action-low has to be finite"),
         (("--id", "tank"), "'tank' is no id of a dataset"),
-        (("--id", "offsim/hopper/expert-v0"), "is bundled with offsim"),
+        (("--id", "offsim/hopper/expert-v0"), "comes with offsim: choose another id"),
         (("--reward", "money"), "has no 'money'"),
     ],
 )

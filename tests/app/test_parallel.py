@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,6 +89,13 @@ class Witness(Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(self.folder / "last.ckpt")
         torch.save(seen, self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning leaves an empty folder behind for each training of several processes."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
 
 
 @pytest.fixture(scope="module")

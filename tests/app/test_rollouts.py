@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from app.rollouts import concatenate, on_tensors, recorded, roll_out
-from lit_modules.simulator_policy import simulator_returns
+from lit_modules.simulator_returns import simulator_returns
 from zoo import Policy, Simulator
 from zoo.episodes import Episode, policy_actions
 from zoo.termination import TerminationModel

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from app import main as command
 from app.configuration import POLICY_METHODS, load_configuration, parse_overrides, resolve, shipped_tasks
 from app.errors import UserError
+from app.pipeline import learned_alone
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.simulator_policy import SimulatorPolicy
 from zoo import Policy, Simulator
@@ -85,6 +86,8 @@ def test_expert_data_alone_is_enough(tiny: list[str], tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["train", "hoper"], "did you mean 'hopper'"),
+        (["train", "methods/simulator_td3"], "did you mean 'methods/SimulatorTD3'"),
+        (["train", "xyz"], "known are ant, halfcheetah"),
         (["train", "hopper", "--policy.update", "3"], "did you mean 'policy.updates'"),
         (["train", "hopper", "--policy.model.horizn", "3"], "did you mean policy.model.horizon"),
         (["train", "hopper", "--budget", "huge"], "small, full"),
@@ -190,6 +193,16 @@ def test_bad_configurations_are_refused(text: str, message: str, tmp_path: Path)
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         resolve(load_configuration(str(path)), "full", {}, [])
+
+
+def test_what_was_learned_alone_is_measured_beside_what_was_joined(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    joined = Policy.load(finished / "policy.safetensors").members == 6
+    alone = learned_alone(finished)
+    assert ("policy_alone" in metrics) == joined == (alone is not None)
+    if alone is not None:
+        assert alone.members == 3 and metrics["policy_alone"]["episodes"] == metrics["policy"]["episodes"]
+        assert metrics["policy_alone"]["returns"] != metrics["policy"]["returns"]
 
 
 def test_a_baseline_stops_after_cloning_everything(tiny: list[str], tmp_path: Path) -> None:

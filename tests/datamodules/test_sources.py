@@ -42,9 +42,12 @@ def test_an_environment_need_not_be_known(record: Any) -> None:
     assert resolve(record("test/own-v0", [3], environment=None)).environment_id is None
 
 
-def test_a_bundled_dataset_comes_before_a_local_one(record: Any, tmp_path: Path) -> None:
+def test_what_was_recorded_here_comes_before_what_is_bundled_and_that_is_said(record: Any, tmp_path: Path) -> None:
     record("test/hopper/expert-v0", [3, 4])
     shutil.copytree(tmp_path / "root" / "test", tmp_path / "bundled" / "test")
+    with pytest.warns(UserWarning, match="expert-v0 is the one in .*root.*, not the one that comes with offsim"):
+        assert resolve("test/hopper/expert-v0").folder == tmp_path / "root" / "test/hopper/expert-v0/data"
+    shutil.rmtree(tmp_path / "root" / "test")
     assert resolve("test/hopper/expert-v0").folder == tmp_path / "bundled" / "test/hopper/expert-v0/data"
 
 
