@@ -16,7 +16,7 @@ from app.cards.measure import measure
 from app.cards.page import CARD, CARD_FOLDER, VIDEO, write_card
 from app.cards.video import write_video
 from app.errors import UserError
-from app.zoo_entry import entry_of_run
+from app.zoo_entry import as_published, entry_of_run, kept, refuse_other_task
 from app.zoo_export import export_policy
 from zoo import ModelFileError, load, load_policy
 from zoo.entries import entries, find_entry, own_folder, read_manifest, verified
@@ -134,6 +134,7 @@ def push_entry(arguments: argparse.Namespace) -> None:
         found, folder = find_entry(str(given))
         verify(folder, found)
         entry = found if arguments.id is None else _id(arguments.id)
+        refuse_other_task(load(arguments.what), entry, str(found))
         push(folder, entry, place)
     else:
         if arguments.id is None:
@@ -156,8 +157,11 @@ def evaluate_entry(arguments: argparse.Namespace) -> None:
     simulator, policy = load(arguments.what), load_policy(arguments.what)
     if simulator.task is None:
         raise UserError(f"{arguments.what} is of a task that is not known: there is nothing to measure it against")
-    origin = _origin(folder / "metrics.json")
     task = find_task(simulator.task)
+    precision = kept(simulator, policy)
+    if not isinstance(given, EntryId):
+        simulator, policy, precision = as_published(simulator, policy)
+    origin = _origin(folder / "metrics.json")
     found = measure(simulator, policy, task, arguments.episodes, arguments.seed)
     video = out / CARD_FOLDER / VIDEO
     video.unlink(missing_ok=True)  # of an earlier card
@@ -166,7 +170,7 @@ def evaluate_entry(arguments: argparse.Namespace) -> None:
             write_video(video, simulator, policy, arguments.seed)
         except (RuntimeError, ValueError) as error:
             print(f"offsim: no video: {error}", file=sys.stderr)
-    card = write_card(out, title, task, found, origin)
+    card = write_card(out, title, task, found, origin, precision)
     print("\n".join(f"- {sentence}" for sentence in limits(found)))
     print(f"wrote {card}")
 

@@ -10,10 +10,50 @@ from app.errors import UserError
 from zoo import ModelFileError, load, load_policy
 from zoo.ids import EntryId
 from zoo.outputs import write_outputs
+from zoo.policy import Policy
+from zoo.precision import EQUAL, differences, in_half_precision, is_in_half_precision
+from zoo.simulator import Simulator
 from zoo.tasks import TASKS
 
 LARGEST = 6_000_000  # bytes: a clone of a repository with entries stays light
-NEEDED = ("policy.safetensors", "config.yaml", "metrics.json")
+COPIED = ("config.yaml", "metrics.json")
+NEEDED = ("policy.safetensors", *COPIED)
+HALF = "Weight matrices are kept in half precision."
+FULL = "Weights are kept in full precision."
+UNITS = {  # of zoo.precision.differences
+    "action": "actions by {:.1e} half ranges",
+    "next_observation": "next states by {:.1e} standardised differences",
+    "reward": "rewards by {:.1e} of the demonstrations'",
+    "uncertainty": "uncertainty by {:.1e} medians",
+    "end": "ends by {:.1e}",
+}
+
+
+def refuse_other_task(simulator: Simulator, entry: EntryId, what: str) -> None:
+    """Raise a ``UserError`` if an id names another task than its Simulator was made for."""
+    if simulator.task is not None and simulator.task != entry.task:
+        raise UserError(f"{what} is for task {simulator.task}: name it {simulator.task}/{entry.folder}")
+    if simulator.task is None and entry.task in TASKS:
+        raise UserError(f"{what} is for a system of its own, and {entry.task} is another: choose another name")
+
+
+def kept(simulator: Simulator, policy: Policy) -> str:
+    """In which precision the models of an entry are, in a sentence for the card."""
+    return HALF if is_in_half_precision(simulator, policy) else FULL
+
+
+def as_published(simulator: Simulator, policy: Policy) -> tuple[Simulator, Policy, str]:
+    """The models of a run as an entry will hold them: in half precision, if that changes nothing that matters.
+
+    Returns:
+        Both models, and what that changes, in a sentence for the card.
+    """
+    halves = in_half_precision(simulator, policy)
+    changes = differences(simulator, policy, *halves)
+    figures = ", ".join(UNITS[name].format(value) for name, value in changes.items())
+    if any(value > EQUAL[name] for name, value in changes.items()):
+        return simulator, policy, f"{FULL} Half of it would change {figures}."
+    return *halves, f"{HALF} Where the policy goes, that changes {figures}."
 
 
 def entry_of_run(run: Path, folder: Path, entry: EntryId) -> Path:
@@ -35,16 +75,16 @@ def entry_of_run(run: Path, folder: Path, entry: EntryId) -> Path:
     if missing:
         raise UserError(f"{run} is no finished run of `offsim train`: it lacks {', '.join(missing)}")
     simulator, policy = load(run), load_policy(run)
-    if simulator.task is not None and simulator.task != entry.task:
-        raise UserError(f"{run} is for task {simulator.task}: name it {simulator.task}/{entry.folder}")
-    if simulator.task is None and entry.task in TASKS:
-        raise UserError(f"{run} is for a system of its own, and {entry.task} is another: choose another name")
+    refuse_other_task(simulator, entry, str(run))
     if not simulator.reward_learned:
         raise ModelFileError(f"the reward of the Simulator in {run} was never trained: no policy can be trained in it")
     folder.mkdir(parents=True)
-    simulator.save(folder / "simulator.safetensors")
+    simulator, policy, _ = as_published(simulator, policy)
+    half = is_in_half_precision(simulator, policy)
+    simulator.save(folder / "simulator.safetensors", half)
+    policy.save(folder / "policy.safetensors", half)
     write_outputs(folder, simulator, policy)
-    for name in NEEDED:
+    for name in COPIED:
         shutil.copyfile(run / name, folder / name)
     if (run / CARD).is_file():
         _, text = (run / CARD).read_text(encoding="utf-8").split("\n", 1)  # it was measured under the run's name

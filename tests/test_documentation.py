@@ -38,7 +38,7 @@ def test_programs_about_environments(
     names: dict[str, object] = {}
     for program in found:
         exec(program, names)
-    assert len(found) == 5
+    assert len(found) == 6
     assert float(capsys.readouterr().out.splitlines()[0]) >= 0  # the uncertainty that the first one prints
     names["model"].set_env(gymnasium.make("Hopper-v5"))  # type: ignore[attr-defined]
     reward, observations = names["reward"], names["observations"]

@@ -121,11 +121,14 @@ def verified(folder: Path, entry: EntryId, name: str) -> Path:
     path = folder / name
     if name not in listed:
         raise ModelFileError(f"entry {entry} has no {name}: it holds {', '.join(sorted(listed))}")
+    shipped = " (it comes with offsim: install that again)" if path.is_relative_to(SHIPPED) else ""
     if not path.is_file():
-        raise ModelFileError(f"{path} is missing: fetch {entry} again with `offsim zoo pull {entry}`")
+        raise ModelFileError(
+            f"{path} is missing: fetch {entry} again with `offsim zoo pull {entry} --from PLACE`{shipped}"
+        )
     if path.stat().st_size != listed[name]["bytes"] or sha256(path) != listed[name]["sha256"]:
         raise ModelFileError(
             f"{path} is not what was published as {entry}: it is damaged or was changed. Fetch it again with "
-            f"`offsim zoo pull {entry}`, or load the file by its path if you changed it yourself"
+            f"`offsim zoo pull {entry} --from PLACE`{shipped}, or load the file by its path if you changed it yourself"
         )
     return path

@@ -33,7 +33,14 @@ CORRELATIONS = {
 TERMINATIONS = {"simulator": "the simulator's", "rule": "the task's rule"}
 
 
-def write_card(folder: Path, title: str, task: Task, found: Mapping[str, Any], origin: Mapping[str, Any]) -> Path:
+def write_card(
+    folder: Path,
+    title: str,
+    task: Task,
+    found: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    precision: str | None = None,
+) -> Path:
     """Write the card of a Simulator; it shows the video that ``folder/card`` holds, if there is one.
 
     Args:
@@ -42,6 +49,7 @@ def write_card(folder: Path, title: str, task: Task, found: Mapping[str, Any], o
         task: the real task.
         found: from ``app.cards.measure``.
         origin: the training's ``metrics.json``.
+        precision: a sentence about that of the weights.
     """
     (folder / CARD_FOLDER).mkdir(parents=True, exist_ok=True)
     write_whole(folder / CARD_FOLDER / "figures.json", json.dumps(found, indent=1))
@@ -64,16 +72,24 @@ def write_card(folder: Path, title: str, task: Task, found: Mapping[str, Any], o
         video=VIDEO if (folder / CARD_FOLDER / VIDEO).exists() else None,
         policy=found["policy"],
         share=found["policy"]["share_of_expert"],
+        demonstrated=_demonstrated(origin),
         ends=found["termination"]["ends"],
         noise=found["noise_scale"],
         gap=found["exploitation_gap"],
         tables=_tables(found, origin),
         origin=origin,
+        precision=precision,
         minutes=round(origin["wall_seconds"] / 60),
         versions=", ".join(f"{name} {version}" for name, version in origin["versions"].items()),
     )
     write_whole(folder / CARD, text)
     return folder / CARD
+
+
+def _demonstrated(origin: Mapping[str, Any]) -> float | None:
+    """Mean return of the demonstrations, if a share of it would mean something."""
+    mean = origin.get("expert", {}).get("mean")
+    return mean if mean is not None and mean > 0 else None
 
 
 def _errors(found: Mapping[str, Any]) -> Any:

@@ -55,6 +55,8 @@ def test_a_run_is_published_fetched_shown_and_made_an_environment(
     # An entry can be passed on, under another id as well
     assert zoo("push", "hopper/tiny-v0", "--to", tmp_path / "third") == 0
     assert zoo("push", "hopper/tiny-v0", "--as", "hopper/other-v0", "--to", tmp_path / "third") == 0
+    assert zoo("push", "hopper/tiny-v0", "--as", "ant/tiny-v0", "--to", tmp_path / "third") == 2
+    assert "hopper/tiny-v0 is for task hopper: name it hopper/tiny-v0" in capsys.readouterr().err
 
 
 def test_what_is_published_is_what_the_run_holds(finished: Path, place: str, tmp_path: Path) -> None:
@@ -72,8 +74,33 @@ def test_what_is_published_is_what_the_run_holds(finished: Path, place: str, tmp
     with torch.no_grad():
         worse.reward.offset += 0.1
     assert differing_outputs(entry, worse, load_policy(entry)) == ["reward"]
-    given, published = (load(folder).state_dict() for folder in (run, entry))
-    assert given.keys() == published.keys() and all(torch.equal(given[name], published[name]) for name in given)
+
+
+def test_weights_are_published_in_half_precision_where_that_changes_nothing(
+    finished: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights(folder: Path) -> dict[str, torch.Tensor]:
+        return {**load(folder).state_dict(), **load_policy(folder).state_dict(prefix="policy.")}
+
+    def published(name: str) -> dict[str, torch.Tensor]:
+        assert zoo("push", finished, "--as", f"hopper/{name}-v0", "--to", place) == 0
+        return weights(Path(place) / "hopper" / f"{name}-v0")
+
+    given, half = weights(finished), published("half")
+    matrices = {name for name, value in given.items() if name.endswith(".weight") and value.dim() >= 2}
+    assert len(matrices) > 5
+    for name, value in given.items():
+        assert torch.equal(half[name], value.half().float() if name in matrices else value), name
+    *models, sentence = zoo_entry.as_published(load(finished), load_policy(finished))
+    assert "in half precision. Where the policy goes, that changes actions by" in sentence
+    assert zoo_entry.kept(*models) == "Weight matrices are kept in half precision."
+
+    monkeypatch.setitem(zoo_entry.EQUAL, "reward", 1e-9)
+    whole = published("whole")
+    assert all(torch.equal(whole[name], given[name]) for name in given)
+    *models, sentence = zoo_entry.as_published(load(finished), load_policy(finished))
+    assert "in full precision. Half of it would change actions by" in sentence
+    assert zoo_entry.kept(*models) == "Weights are kept in full precision."
 
 
 def test_what_cannot_be_published_is_refused(

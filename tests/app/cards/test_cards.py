@@ -145,6 +145,9 @@ def test_a_card_is_measured_written_and_published(
     own = figures["policy"]
     assert own["episodes"] == 2 and own["share_of_expert"] == pytest.approx(own["mean"] / 3727.0)
     assert figures["termination"]["rule"] == {"precision": 1.0, "recall": 1.0}
+    assert "kept in half precision. Where the policy goes, that changes actions by" in text
+    demonstrated = json.loads((run / "metrics.json").read_text())["expert"]["mean"]
+    assert f"of which that is {own['mean'] / demonstrated:.1%}.\nThe reference expert's is 3,727" in text
     assert "| random actions |" in text and "tiny/hopper/expert-v0" in text and "side_by_side" not in text
     assert {path.name for path in (run / "card").iterdir()} == {"figures.json", "returns.png", "errors.png"}
 
@@ -156,7 +159,8 @@ def test_a_card_is_measured_written_and_published(
     again = tmp_path / "again"
     words = ["--episodes", "2", "--no-video", "--out", str(again)]
     assert command.main(["zoo", "evaluate", "hopper/tiny-v0", *words]) == 0
-    assert (again / "card.md").read_text().startswith("# hopper/tiny-v0\n")
+    card = (again / "card.md").read_text()
+    assert card.startswith("# hopper/tiny-v0\n") and "Weight matrices are kept in half precision." in card
     repeated = json.loads((again / "card" / "figures.json").read_text())
     assert repeated["policy"] == figures["policy"] and repeated["contenders"] == figures["contenders"]
 
