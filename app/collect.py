@@ -17,11 +17,13 @@ import torch
 from gymnasium.spaces import Box
 
 from app.arguments import find_task, not_negative, positive, seed
+from app.collect_again import collect_again
 from app.collect_expert import Evaluation, Training, claim_folder, read_settings, run_name, train_expert
 from app.collect_record import dataset_root, read_recipe, write_dataset
 from app.errors import UserError
 from app.evaluate import check_fit, load_policy, policy_file
 from app.progress import progress
+from app.stored_actions import write_actions
 from zoo.episodes import Episode, noisy_actions, policy_actions, random_actions, run_episodes, run_steps, thin_episodes
 from zoo.files import sha256
 from zoo.policy import Policy
@@ -33,6 +35,7 @@ RANDOM_STEPS = 100_000
 # Recorded episodes start from other seeds than training's and evaluation's, and those of two --seed from others again.
 FIRST_SEEDS = {"expert": 100_000_000, "medium": 200_000_000, "random": 300_000_000}
 SEEDS_APART = 100_000
+UNWRITABLE = "cannot write datasets to {}: choose another folder with --dataset-root"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,11 +46,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  medium   episodes of the first snapshot a third of the way from random actions to the expert\n"
         "  replay   what the agent saw until it reached the medium level\n"
         "  random   uniformly random actions\n\n"
+        "With --from-actions the datasets are made again from stored seeds and actions instead, in minutes: those of\n"
+        "the published datasets come with offsim.\n\n"
         "Interrupted, the same command continues: training from its last checkpoint, and recording with the\n"
         "first dataset that is missing."
     )
     parser.epilog = (
         "examples:\n"
+        "  offsim collect walker2d --from-actions\n"
         "  offsim collect hopper --dataset-root data\n"
         "  offsim collect hopper --levels expert medium --episodes 20 --noise 0.05 --stochastic\n"
         "  offsim collect hopper --expert policy.safetensors --levels expert"
@@ -69,6 +75,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="seed of training and recording (default: 0)")
     parser.add_argument(
         "--expert", metavar="POLICY", help="record this policy as the expert, a safetensors file, instead of training"
+    )
+    parser.add_argument(
+        "--from-actions",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="make datasets again from the actions stored there (default: those that come with offsim); no training",
     )
     recording = parser.add_argument_group("what to record")
     recording.add_argument(
@@ -110,6 +123,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="first part of the ids NAMESPACE/TASK/LEVEL-vN (default: offsim)",
     )
     storing.add_argument("--dataset-version", type=seed, default=0, metavar="N", help="N of the ids (default: 0)")
+    storing.add_argument(
+        "--store-actions",
+        metavar="FOLDER",
+        help="also store seeds and actions alone in this folder, for --from-actions",
+    )
     storing.add_argument("--compress", action="store_true", help="store the data compressed, about half the size")
 
 
@@ -123,16 +141,25 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"{arguments.namespace!r} cannot be a namespace: use letters, digits, - and _, parts joined by /"
         )
+    if arguments.from_actions is not None:
+        _refuse_what_is_stored(arguments)
+        if not _writable(root):
+            raise UserError(UNWRITABLE.format(root))
+        collect_again(arguments, task, root)
+        print(f"datasets are in {root}", flush=True)
+        return 0
     expert = load_policy(arguments.expert) if arguments.expert else None
     if expert is not None:
         check_fit(expert, task)
     needs_training = expert is None and levels != ["random"]
     run_id = (run_name(folder) or uuid.uuid4().hex) if needs_training else None
     for level in levels:  # hours of training should not end in a name that is taken
-        _is_recorded(arguments, level, root, _request(arguments, level, run_id))
+        recorded = _is_recorded(arguments, level, root, _request(arguments, level, run_id))
+        if not recorded and arguments.store_actions and _actions_file(arguments, level).exists():
+            raise UserError(f"{_actions_file(arguments, level)} exists: choose another folder with --store-actions")
 
     if not _writable(root):
-        raise UserError(f"cannot write datasets to {root}: choose another folder with --dataset-root")
+        raise UserError(UNWRITABLE.format(root))
 
     training: Training | None = None
     if run_id is not None:
@@ -152,17 +179,10 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{dataset_id}: recorded before, left as it is", flush=True)
             continue
         episodes = recording.record()
-        returns = write_dataset(
-            root,
-            dataset_id,
-            episodes,
-            task,
-            recording.algorithm,
-            recording.description,
-            recipe,
-            _command(arguments, level),
-            arguments.compress,
-        )
+        words = (recording.algorithm, recording.description, recipe, _command(arguments, level), arguments.compress)
+        returns = write_dataset(root, dataset_id, episodes, task, *words)
+        if arguments.store_actions:
+            write_actions(_actions_file(arguments, level), episodes, *words)
         print(
             f"{dataset_id}: {len(episodes)} episodes, {sum(map(len, episodes))} steps, "
             f"return {returns['mean']:.1f} +- {returns['std']:.1f}, checked",
@@ -187,6 +207,18 @@ class Recording:
     algorithm: str
     description: str
     facts: dict[str, Any]
+
+
+def _refuse_what_is_stored(arguments: argparse.Namespace) -> None:
+    """Refuse options that say how to record, where that was decided when the actions were stored."""
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    defaults = vars(parser.parse_args([arguments.task]))
+    free = ("levels", "from_actions", "dataset_root", "namespace")
+    given = [name for name, value in defaults.items() if name not in free and getattr(arguments, name) != value]
+    if given:
+        options = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"--from-actions makes datasets as they were stored: leave out {options}")
 
 
 def _levels(arguments: argparse.Namespace) -> list[str]:
@@ -215,6 +247,10 @@ def _keep_policy(evaluation: Evaluation, target: Path) -> None:
 
 def _dataset_id(arguments: argparse.Namespace, level: str) -> str:
     return f"{arguments.namespace}/{arguments.task}/{level}-v{arguments.dataset_version}"
+
+
+def _actions_file(arguments: argparse.Namespace, level: str) -> Path:
+    return Path(arguments.store_actions) / f"{level}-v{arguments.dataset_version}.safetensors"
 
 
 def _request(arguments: argparse.Namespace, level: str, run_id: str | None) -> dict[str, Any]:

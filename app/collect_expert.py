@@ -24,7 +24,7 @@ from app.checkpoints import LAST, WholeCheckpointIO
 from app.errors import UserError
 from app.interruption import SaveWhenInterrupted
 from app.progress import training_progress
-from lit_modules.online_sac import OnlineSAC
+from lit_modules.online_sac import SEEDS_APART, OnlineSAC
 from zoo.episodes import Episode, interleaved_episodes
 
 RUN_SETTINGS = ("iterations", "checkpoint_every")  # the rest are OnlineSAC's
@@ -133,6 +133,7 @@ class Training:
             replay["next"]["terminated"][:steps, 0].numpy(),
             replay["next"]["truncated"][:steps, 0].numpy(),
             int(settings["environments"]),
+            first_seed=int(settings["seed"]) * SEEDS_APART,
         )
 
 

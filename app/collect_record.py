@@ -25,7 +25,7 @@ from minari.namespace import create_namespace, list_local_namespaces
 from app.errors import UserError
 from app.statistics import summarize_returns
 from datamodules.sources import BUNDLED_ROOT, ID_PATTERN
-from zoo.episodes import Episode, reproduces
+from zoo.episodes import Episode, content_hash, reproduces
 from zoo.files import sha256
 from zoo.tasks import Task
 
@@ -142,7 +142,8 @@ def write_dataset(
     returns = summarize_returns([episode.total_reward for episode in episodes])
     figures = {"mean": returns["mean"], "std": returns["std"]}
     figures |= {"min": min(returns["returns"]), "max": max(returns["returns"])}
-    recipe = {**recipe, "command": command, "code": code_version(), "returns": figures}
+    recipe = {**recipe, "content": content_hash(episodes)}
+    recipe |= {"command": command, "code": code_version(), "returns": figures}
     description = (
         f"{description} Episode returns: mean {figures['mean']:.1f}, std {figures['std']:.1f}, "
         f"min {figures['min']:.1f}, max {figures['max']:.1f} over {len(episodes)} episodes."

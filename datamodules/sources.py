@@ -29,6 +29,8 @@ from datamodules.errors import DataError
 from zoo.files import sha256
 
 BUNDLED_ROOT = Path(__file__).parent / "bundled"
+PUBLISHED_ROOT = Path(__file__).parent / "published"  # actions of the datasets behind results and zoo, see app
+PUBLISHED_NAMESPACE = "offsim"
 DATA_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
 DEFAULT_REMOTE = "hf://farama-minari"
@@ -131,6 +133,10 @@ def resolve(dataset_id: str, download: bool = True) -> Source:
         problem = problem or "the download left no such dataset"
     else:
         problem = "not asked"
+    namespace, _, name = dataset_id.partition("/")
+    if namespace == PUBLISHED_NAMESPACE and (PUBLISHED_ROOT / f"{name}.safetensors").is_file():
+        task = name.partition("/")[0]
+        raise DataError(f"{dataset_id} is not on this machine yet: make it with `offsim collect {task} --from-actions`")
     searched = "; ".join([*(str(root / dataset_id) for root in roots()), f"{_remote()} ({problem})"])
     raise DataError(
         f"no dataset {dataset_id!r}. Looked in: {searched}. Check the id, set MINARI_DATASETS_PATH to the folder that "

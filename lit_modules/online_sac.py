@@ -25,6 +25,8 @@ from zoo.policy import Policy
 from zoo.resumable import Resumable
 from zoo.tasks import get_task
 
+SEEDS_APART = 1_000_000  # episodes of a training count their seeds from this many times its own
+
 
 class OnlineSAC(lightning.LightningModule):
     """SAC (Haarnoja et al. 2018) on several copies of a task that step together.
@@ -96,11 +98,11 @@ class OnlineSAC(lightning.LightningModule):
     def _restart(self) -> np.ndarray:
         """Start a new episode in every copy; the observations, ``(environments, observation)``."""
         for index, environment in enumerate(self.environments):
-            environment.action_space.seed(self.hparams["seed"] * 1_000_000 + self.episodes_started + index)
+            environment.action_space.seed(self.hparams["seed"] * SEEDS_APART + self.episodes_started + index)
         return np.stack([self._reset(environment) for environment in self.environments])
 
     def _reset(self, environment: Any) -> np.ndarray:
-        observation, _ = environment.reset(seed=self.hparams["seed"] * 1_000_000 + self.episodes_started)
+        observation, _ = environment.reset(seed=self.hparams["seed"] * SEEDS_APART + self.episodes_started)
         self.episodes_started += 1
         return np.asarray(observation, dtype=np.float32)
 

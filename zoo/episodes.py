@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,16 @@ class Episode:
 
     def __len__(self) -> int:
         return len(self.rewards)
+
+
+def content_hash(episodes: Sequence[Episode]) -> str:
+    """SHA-256 of what episodes hold, whatever file they are kept in; seeds do not count."""
+    digest = hashlib.sha256()
+    for episode in episodes:
+        ends = np.array([episode.terminated, episode.truncated])
+        for array in (episode.observations, episode.actions, episode.rewards, ends):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def policy_actions(
@@ -167,29 +178,48 @@ def run_steps(
     return episodes
 
 
+def run_again(make_environment: Callable[[], gymnasium.Env], seed: int, actions: Array) -> Episode:
+    """The episode of recorded actions from a recorded seed: of their length, unless it ends before.
+
+    An episode that is still running after the last action is neither terminated nor truncated.
+
+    Args:
+        make_environment: makes the environment they were recorded in.
+        seed: what it was reset with.
+        actions: ``(T, action)``.
+    """
+    environment = make_environment()
+    try:
+        first, _ = environment.reset(seed=seed)
+        observations, rewards = [np.asarray(first, dtype=np.float32)], []
+        terminated = truncated = False
+        for action in actions:
+            observation, reward, terminated, truncated, _ = environment.step(action)
+            observations.append(np.asarray(observation, dtype=np.float32))
+            rewards.append(float(reward))
+            if terminated or truncated:
+                break
+    finally:
+        environment.close()
+    taken = actions[: len(rewards)]
+    return Episode(np.stack(observations), taken, np.asarray(rewards), bool(terminated), bool(truncated), seed)
+
+
 def reproduces(make_environment: Callable[[], gymnasium.Env], episode: Episode) -> bool:
     """Whether the recorded actions, taken from the recorded seed, give the same observations, rewards and ending.
+
+    Rewards may have been recorded in single precision, and an episode may have been cut before it ended.
 
     Raises:
         ValueError: if the episode's seed is not known.
     """
     if episode.seed is None:
         raise ValueError("an episode without a seed cannot be run again")
-    environment = make_environment()
-    try:
-        observation, _ = environment.reset(seed=episode.seed)
-        if not np.array_equal(np.asarray(observation, dtype=np.float32), episode.observations[0]):
-            return False
-        terminated = truncated = False
-        for index, action in enumerate(episode.actions):
-            observation, reward, terminated, truncated, _ = environment.step(action)
-            following = np.asarray(observation, dtype=np.float32)
-            same_state = np.array_equal(following, episode.observations[index + 1])
-            if not same_state or float(reward) != episode.rewards[index]:
-                return False
-        return terminated == episode.terminated and truncated == episode.truncated
-    finally:
-        environment.close()
+    again = run_again(make_environment, episode.seed, episode.actions)
+    if len(again) != len(episode) or not np.array_equal(again.observations, episode.observations):
+        return False
+    same = (again.rewards == episode.rewards) | (again.rewards.astype(np.float32) == episode.rewards)
+    return bool(same.all()) and again.terminated == episode.terminated and again.truncated <= episode.truncated
 
 
 def interleaved_episodes(
@@ -200,17 +230,20 @@ def interleaved_episodes(
     terminated: NDArray[np.bool_],
     truncated: NDArray[np.bool_],
     environments: int,
+    first_seed: int | None = None,
 ) -> list[Episode]:
     """Cut the rows of environments that stepped in turn into the episodes they came from, in the order of ending.
 
     Row ``i`` belongs to environment ``i mod environments``. Arrays have ``M`` rows: ``(M, observation)``,
     ``(M, action)``, ``(M, observation)``, and ``(M,)`` for the last three. Episodes still running at the last row
-    are returned as truncated there.
+    are returned as truncated there. Seeds count from ``first_seed`` in the order in which episodes were begun, those of
+    one step in the order of their environments; without it they are not known.
 
     Raises:
         ValueError: if an environment's rows do not follow one another although no episode ended between them.
     """
     ended: list[tuple[int, Episode]] = []
+    begun: list[tuple[int, Episode]] = []
     for index in range(environments):
         rows = np.arange(index, len(reward), environments)
         if len(rows) == 0:
@@ -235,7 +268,11 @@ def interleaved_episodes(
                 truncated=bool(truncated[last] or not terminated[last]),
             )
             ended.append((last, episode))
+            begun.append((int(part[0]), episode))
             start = end + 1
+    if first_seed is not None:
+        for count, (_, episode) in enumerate(sorted(begun, key=lambda item: item[0])):
+            episode.seed = first_seed + count
     return [episode for _, episode in sorted(ended, key=lambda item: item[0])]
 
 

@@ -20,6 +20,7 @@ from app import collect
 from app.collect_expert import Training, read_settings
 from app.collect_record import datasets_in, repack
 from app.errors import Interrupted, UserError
+from app.stored_actions import read_actions, write_actions
 from lit_modules.online_sac import OnlineSAC
 from zoo.episodes import policy_actions, run_episodes
 from zoo.files import sha256
@@ -238,7 +239,7 @@ def test_a_place_that_cannot_hold_datasets_is_refused_before_any_training(tmp_pa
 
 
 def test_a_foreign_dataset_is_refused_before_any_training(collected: Path, tmp_path: Path) -> None:
-    shutil.copytree(collected / "data", tmp_path / "data")
+    shutil.copytree(collected / "data", tmp_path / "data", dirs_exist_ok=True)
     with pytest.raises(UserError, match="minari delete offsim/hopper/medium-v0"):
         collect_with(tmp_path, "--levels", "medium", "--episodes", "4")
     assert not (tmp_path / "run").exists()
@@ -310,3 +311,76 @@ def test_senseless_settings_are_refused(tmp_path: Path, text: str, message: str)
 def test_senseless_namespaces_are_refused(tmp_path: Path, namespace: str) -> None:
     with pytest.raises(UserError, match="namespace"):
         collect_with(tmp_path, "--namespace", namespace)
+
+
+@pytest.fixture(scope="module")
+def actions(collected: Path) -> Path:
+    """Stored actions of a collection, recorded again beside it from the same training."""
+    folder = collected / "actions"
+    shutil.copytree(collected / "run", collected / "copy" / "run")
+    shutil.copy(collected / "settings.yaml", collected / "copy" / "settings.yaml")
+    words = ("--episodes", "4", "--steps", "100", "--replay-until", "expert", "--store-actions", str(folder))
+    assert collect_with(collected / "copy", "--levels", "expert", "replay", *words) == 0
+    return folder
+
+
+def collect_again(folder: Path, actions: Path, *words: str) -> int:
+    parser = argparse.ArgumentParser()
+    collect.configure(parser)
+    places = ["--from-actions", str(actions), "--dataset-root", str(folder / "data")]
+    return collect.run(parser.parse_args(["hopper", *places, *words]))
+
+
+def test_a_dataset_is_made_again_from_its_actions_to_the_last_bit(
+    collected: Path, actions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sorted(path.name for path in actions.iterdir()) == ["expert-v0.safetensors", "replay-v0.safetensors"]
+    assert collect_again(tmp_path, actions) == 0
+    assert capsys.readouterr().out.count("equal to the stored one") == 2
+    for level in ("expert", "replay"):
+        name = f"data/offsim/hopper/{level}-v0/data"
+        assert sha256(tmp_path / name / "main_data.hdf5") == sha256(collected / name / "main_data.hdf5")
+        one, other = (json.loads((folder / name / "metadata.json").read_text()) for folder in (tmp_path, collected))
+        assert one["offsim"]["content"] == other["offsim"]["content"]
+        assert one["offsim"]["recorded_first_by"].startswith("offsim collect hopper --levels")
+    assert collect_again(tmp_path, actions, "--levels", "replay") == 0
+    assert capsys.readouterr().out.count("left as it is") == 1
+
+
+def test_another_outcome_of_the_same_actions_is_said(
+    actions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "actions").mkdir()
+    stored = read_actions(actions / "replay-v0.safetensors")
+    altered = stored.episodes(TASK)
+    altered[0].observations[-1] += 1e-6
+    facts = stored.facts
+    words = (facts.algorithm, facts.description, facts.recipe, facts.command, facts.compressed)
+    write_actions(tmp_path / "actions" / "replay-v0.safetensors", altered, *words)
+    assert collect_again(tmp_path, tmp_path / "actions") == 0
+    assert "is not the stored dataset to the last digit" in capsys.readouterr().out
+    assert "depart from those stored" in load(tmp_path, "replay").storage.metadata["description"]
+
+
+def test_what_cannot_be_made_again_is_refused_in_a_sentence(collected: Path, actions: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no actions of hopper random are stored"):
+        collect_again(tmp_path, actions, "--levels", "random")
+    with pytest.raises(UserError, match="leave out --seed and --episodes"):
+        collect_again(tmp_path, actions, "--episodes", "3", "--seed", "1")
+    shutil.copytree(collected / "data", tmp_path / "data", dirs_exist_ok=True)
+    other = tmp_path / "data/offsim/hopper/expert-v0/data/metadata.json"
+    other.write_text(json.dumps(json.loads(other.read_text()) | {"offsim": {}}))
+    with pytest.raises(UserError, match="and holds other data"):
+        collect_again(tmp_path, actions)
+    whole = (actions / "expert-v0.safetensors").read_bytes()
+    for number, content in enumerate((b"", whole[:100], whole[:-7], b"\x08" + bytes(7) + b"{}      ")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "expert-v0.safetensors").write_bytes(content)
+        with pytest.raises(UserError, match="or it is damaged"):
+            collect_again(tmp_path, folder)
+    with pytest.raises(UserError, match="takes 6"):
+        read_actions(actions / "expert-v0.safetensors").episodes(get_task("halfcheetah"))
+    (tmp_path / "again").mkdir()
+    with pytest.raises(UserError, match="exists: choose another folder"):
+        collect_with(tmp_path / "again", "--levels", "expert", "--store-actions", str(actions))

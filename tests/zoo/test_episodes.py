@@ -139,6 +139,9 @@ def test_interleaved_rows_become_the_episodes_they_came_from() -> None:
     episodes = interleaved_episodes(**rows, environments=3)
     found = [(tuple(episode.observations[0][:2].astype(int)), len(episode)) for episode in episodes]
     assert found == [((1, 0), 1), ((0, 0), 3), ((0, 1), 2), ((0, 2), 1), ((1, 1), 5), ((2, 0), 6)]
+    assert {episode.seed for episode in episodes} == {None}
+    seeded = interleaved_episodes(**rows, environments=3, first_seed=70)
+    assert [episode.seed for episode in seeded] == [71, 70, 74, 75, 73, 72]  # begun: three at first, then as others end
     assert sum(len(episode) for episode in episodes) == 18
     for episode in episodes:
         environment, number = episode.observations[0][:2].astype(int)
