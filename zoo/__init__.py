@@ -7,6 +7,16 @@ from zoo.registration import register_environments
 from zoo.simulator import Simulator
 from zoo.tasks import TASKS, Task, get_task
 
-__all__ = ["TASKS", "ModelFileError", "Policy", "Simulator", "Task", "get_task", "load", "load_policy"]
+__all__ = [
+    "TASKS",
+    "ModelFileError",
+    "Policy",
+    "Simulator",
+    "Task",
+    "get_task",
+    "load",
+    "load_policy",
+    "register_environments",
+]
 
 register_environments()

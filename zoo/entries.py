@@ -45,7 +45,11 @@ def entries_in(root: Path) -> dict[EntryId, Path]:
 
 def entries() -> dict[EntryId, Path]:
     """The entries that are here; a shipped one goes before a fetched one of the same id."""
-    return dict(sorted((entries_in(own_folder()) | entries_in(SHIPPED)).items()))
+    try:
+        own = entries_in(own_folder())
+    except (OSError, RuntimeError):  # a folder that cannot be read, or a user without a home
+        own = {}
+    return dict(sorted((own | entries_in(SHIPPED)).items()))
 
 
 def find_entry(text: str, there: Mapping[EntryId, Path] | None = None) -> tuple[EntryId, Path]:

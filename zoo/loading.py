@@ -36,6 +36,17 @@ def load_policy(name: str | Path) -> Policy:
     return Policy.load(_file(name, "policy"))
 
 
+def named(name: Loadable | None) -> Loadable:
+    """What an environment is made of.
+
+    Raises:
+        ValueError: if it was not said.
+    """
+    if name is None:
+        raise ValueError('no Simulator was named: say simulator="RUN_DIR", the path of its file, or an id of the zoo')
+    return name
+
+
 def located(name: str | Path) -> Path | EntryId:
     """What a name means: an entry, or a path.
 
@@ -57,7 +68,10 @@ def located(name: str | Path) -> Path | EntryId:
 def _file(name: str | Path, kind: str) -> Path:
     found = located(name)
     if isinstance(found, EntryId):
-        entry, folder = find_entry(str(found))
+        try:
+            entry, folder = find_entry(str(found))
+        except ModelFileError as error:
+            raise ModelFileError(f"there is no file or folder {name} here, and {error}") from None
         return verified(folder, entry, f"{kind}.safetensors")
     if found.is_dir():
         learned = found / "policy_simulator.safetensors"  # Offline ML-IRL learns the reward along with the policy

@@ -58,6 +58,11 @@ class RowRandom:
         self.seeds = torch.where(rows, given, self.seeds)
         self.episode, self.draw = torch.where(rows, 0, self.episode), torch.where(rows, 0, self.draw)
 
+    def to(self, device: torch.device | str) -> RowRandom:
+        """Make numbers elsewhere, the same but for rounding."""
+        self.seeds, self.episode, self.draw = (each.to(device) for each in (self.seeds, self.episode, self.draw))
+        return self
+
     def begin_episode(self, rows: Tensor) -> None:
         """Go on to the next episode in those rows where ``rows`` ``(B,)`` holds."""
         self.episode += rows

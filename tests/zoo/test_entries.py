@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zoo import ModelFileError, Simulator, load
-from zoo.entries import MANIFEST, entries, entries_in, find_entry, read_manifest, verified, write_manifest
+from zoo.entries import MANIFEST, SHIPPED, entries, entries_in, find_entry, read_manifest, verified, write_manifest
 from zoo.files import read_model, write_model
 from zoo.ids import EntryId
 from zoo.reward import RewardModel
@@ -279,3 +279,23 @@ def test_files_of_no_entry_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "arm" / "expert-v7").mkdir()
     write_manifest(tmp_path / "arm" / "expert-v7", EntryId("arm", "expert", 7))
     assert list(entries_in(tmp_path)) == [EntryId("arm", "expert", 7)]
+
+
+def test_without_a_home_or_with_a_folder_nobody_may_read_the_shipped_entries_are_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(error: Exception) -> Any:
+        def raising(*_: Any) -> Any:
+            raise error
+
+        return raising
+
+    for name in ("OFFSIM_ZOO", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    shipped = entries_in(SHIPPED)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "home", fail(RuntimeError("Could not determine home directory.")))
+        assert entries() == shipped
+    with monkeypatch.context() as patch:
+        patch.setattr("zoo.entries.own_folder", fail(PermissionError("Permission denied")))
+        assert entries() == shipped

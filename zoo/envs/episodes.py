@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import operator
 import secrets
 import warnings
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from zoo.simulator import Simulator
 from zoo.tasks import get_task
 
 SEED_BITS = 62
+LARGEST_SEED = 2**63 - 1
 
 Horizon = int | Literal["task"] | None
 
@@ -58,7 +61,7 @@ class Episodes:
     learners suppose, and nothing that is better than an end pays less than nothing.
 
     Args:
-        simulator: whose episodes; it is moved to ``device``.
+        simulator: whose episodes; one that is elsewhere is copied to ``device``.
         count: B.
         horizon: steps after which an episode is truncated; ``task`` for the horizon of the task that the Simulator was
             learned for, or the length of the longest demonstration if it is not a known one; ``None`` for never.
@@ -83,15 +86,14 @@ class Episodes:
             raise ValueError(f"{count} episodes cannot run: ask for one or more")
         if horizon == "task":
             horizon = simulator.horizon if simulator.task is None else get_task(simulator.task).horizon
-        _refuse_no_horizon(horizon)
-        if not 0 <= penalty < math.inf:
+        self.horizon = _horizon(horizon)
+        if not isinstance(penalty, int | float) or not 0 <= penalty < math.inf:
             raise ValueError(f"a penalty of {penalty} would pay for uncertainty, or is no number: name 0 or more")
-        self.simulator = simulator.to(device)
-        self.horizon = horizon
+        self.device = torch.device(device)
+        self.simulator = self._here(simulator)
         self.deterministic = deterministic
         self.uncertainty = uncertainty
         self.penalty = penalty
-        self.device = torch.device(device)
         self.low = torch.tensor(simulator.action_low, device=device)
         self.high = torch.tensor(simulator.action_high, device=device)
         self.unit = simulator.uncertainty_unit()
@@ -106,21 +108,40 @@ class Episodes:
         self.steps = torch.zeros(count, dtype=torch.int64, device=device)
         self.members: Tensor | None = None
         self.random = RowRandom([secrets.randbits(SEED_BITS) for _ in range(count)], device)
+        self.begun = False
+
+    def _here(self, simulator: Simulator) -> Simulator:
+        there = next(simulator.parameters()).device
+        same = there.type == self.device.type and self.device.index in (None, there.index)
+        return simulator if same else copy.deepcopy(simulator).to(self.device)
+
+    def to(self, device: torch.device | str) -> Episodes:
+        """Go on elsewhere."""
+        self.device = torch.device(device)
+        self.simulator = self._here(self.simulator)
+        for name in ("low", "high", "observation", "steps", "members"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else value.to(self.device))
+        self.random.to(self.device)
+        return self
 
     def __len__(self) -> int:
         return len(self.steps)
 
     def shorten(self, horizon: int) -> None:
         """Truncate episodes after ``horizon`` steps, if they are not earlier."""
-        _refuse_no_horizon(horizon)
-        self.horizon = horizon if self.horizon is None else min(self.horizon, horizon)
+        wanted = operator.index(horizon)
+        self.horizon = _horizon(wanted if self.horizon is None else min(self.horizon, wanted))
 
     def seed(self, seeds: Sequence[int | None]) -> None:
         """Give rows their seeds, ``None`` leaving a row as it is; the next episode is the first of its seed."""
         if len(seeds) != len(self):
             raise ValueError(f"{len(seeds)} seeds were given for {len(self)} episodes")
         given = torch.tensor([seed is not None for seed in seeds], device=self.device)
-        self.random.reseed([0 if seed is None else seed for seed in seeds], given)
+        numbers = [0 if seed is None else operator.index(seed) for seed in seeds]
+        if max(numbers) > LARGEST_SEED:
+            raise ValueError(f"a seed is at most 2**63 - 1, and one is {max(numbers)}")
+        self.random.reseed(numbers, given)
 
     def begin(self, rows: Tensor | None = None) -> Tensor:
         """Begin the next episode in the rows of a mask ``(B,)``, or in all of them.
@@ -130,6 +151,7 @@ class Episodes:
         """
         if rows is None:
             rows = torch.ones_like(self.steps, dtype=torch.bool)
+        self.begun = True
         drawn = self.random.draw
         self.random.begin_episode(rows)
         start = self.simulator.reset(len(self), self.random)
@@ -145,14 +167,17 @@ class Episodes:
         """Advance every row by an action ``(B, A)``, which is first brought within the bounds.
 
         Raises:
+            RuntimeError: if no episode has begun.
             ValueError: if the actions have another shape, or one is no number.
         """
+        if not self.begun:
+            raise RuntimeError("no episode has begun: call reset before the first step")
         if action.shape != (len(self), self.simulator.action_size):
             expected = (len(self), self.simulator.action_size)
             raise ValueError(f"actions have the shape {tuple(action.shape)}, where {expected} is expected")
         if bool(action.isnan().any()):
             raise ValueError("an action is not a number (NaN)")
-        action = torch.minimum(torch.maximum(action, self.low), self.high)
+        action = torch.minimum(torch.maximum(action.to(self.low), self.low), self.high)
         observation, reward, terminated, info = self.simulator.step(
             self.observation,
             action,
@@ -171,6 +196,14 @@ class Episodes:
         return Step(observation, reward, terminated, limit, uncertainty if self.uncertainty else None)
 
 
-def _refuse_no_horizon(horizon: object) -> None:
-    if horizon is not None and (not isinstance(horizon, int) or horizon < 1):
+def _horizon(horizon: object) -> int | None:
+    """A horizon as a plain number, or the refusal of what is none."""
+    if horizon is None:
+        return None
+    try:
+        steps = 0 if isinstance(horizon, bool) else operator.index(horizon)  # type: ignore[arg-type]
+    except TypeError:
+        steps = 0
+    if steps < 1:
         raise ValueError(f"a horizon of {horizon!r} steps is none: name at least one, None for no limit, or task")
+    return steps

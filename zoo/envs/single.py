@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, Unpack
 
 import gymnasium
@@ -13,7 +14,7 @@ from torch import Tensor
 from zoo.envs.episodes import Episodes, Options
 from zoo.envs.rendering import Renderer, refuse_unknown_mode
 from zoo.envs.spaces import action_space, observation_space
-from zoo.loading import Loadable, load
+from zoo.loading import Loadable, load, named
 
 Array = NDArray[Any]
 
@@ -33,8 +34,10 @@ class SimulatorEnv(gymnasium.Env[Array, Array]):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"]}  # noqa: RUF012, as in Gymnasium
 
-    def __init__(self, simulator: Loadable, render_mode: str | None = None, **options: Unpack[Options]) -> None:
-        self.episodes = Episodes(load(simulator), 1, **options)
+    def __init__(
+        self, simulator: Loadable | None = None, render_mode: str | None = None, **options: Unpack[Options]
+    ) -> None:
+        self.episodes = Episodes(load(named(simulator)), 1, **options)
         self.observation_space = observation_space(self.episodes.simulator)
         self.action_space = action_space(self.episodes.simulator)
         self.render_mode = render_mode
@@ -45,6 +48,7 @@ class SimulatorEnv(gymnasium.Env[Array, Array]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin an episode; with a ``seed``, the first of that seed."""
+        seed = None if seed is None else operator.index(seed)
         super().reset(seed=seed)
         if seed is not None:
             self.episodes.seed([seed])
@@ -56,6 +60,10 @@ class SimulatorEnv(gymnasium.Env[Array, Array]):
     def step(self, action: Array) -> tuple[Array, float, bool, bool, dict[str, Any]]:
         """Advance by one step; actions beyond the bounds are brought within them."""
         given = torch.as_tensor(np.asarray(action, dtype=np.float32), device=self.episodes.device)
+        if given.shape != self.action_space.shape:
+            raise ValueError(
+                f"an action has the shape {tuple(given.shape)}, where {self.action_space.shape} is expected"
+            )
         step = self.episodes.step(given.unsqueeze(0))
         observation = self._array(step.observation)
         info = {} if step.uncertainty is None else {"uncertainty": float(step.uncertainty)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -11,7 +11,7 @@ from torchrl.data import Binary, Bounded, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from zoo.envs.episodes import Episodes, Options
-from zoo.loading import Loadable, load
+from zoo.loading import Loadable, load, named
 
 
 class SimulatorTorchRLEnv(EnvBase):
@@ -26,8 +26,8 @@ class SimulatorTorchRLEnv(EnvBase):
         options: how episodes run, see ``zoo.envs.episodes.Episodes``.
     """
 
-    def __init__(self, simulator: Loadable, num_envs: int = 1, **options: Unpack[Options]) -> None:
-        episodes = Episodes(load(simulator), num_envs, **options)
+    def __init__(self, simulator: Loadable | None = None, num_envs: int = 1, **options: Unpack[Options]) -> None:
+        episodes = Episodes(load(named(simulator)), num_envs, **options)
         super().__init__(device=episodes.device, batch_size=[num_envs])
         self.episodes = episodes
         size = episodes.simulator.observation_size
@@ -47,6 +47,13 @@ class SimulatorTorchRLEnv(EnvBase):
         )
         self.reward_spec = column()
         self.done_spec = Composite({name: flag() for name in ("done", "terminated", "truncated")}, shape=(num_envs,))
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Go on elsewhere, Simulator included; arguments as those of ``torch.Tensor.to`` that name a device."""
+        moved: Self = super().to(*args, **kwargs)
+        if moved.device is not None:
+            self.episodes.to(moved.device)
+        return moved
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: object) -> TensorDict:
         rows = None if tensordict is None else tensordict.get("_reset", None)

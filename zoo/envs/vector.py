@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from zoo.envs.episodes import Episodes, Options, Step
 from zoo.envs.rendering import Renderer, refuse_unknown_mode
 from zoo.envs.spaces import action_space, observation_space
-from zoo.loading import Loadable, load
+from zoo.loading import Loadable, load, named
 
 Array = NDArray[Any]
 Info = dict[str, Any]
@@ -42,7 +43,7 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
 
     def __init__(
         self,
-        simulator: Loadable,
+        simulator: Loadable | None = None,
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: str | None = None,
@@ -50,7 +51,7 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
         **options: Unpack[Options],
     ) -> None:
         refuse_unknown_mode(render_mode, self.metadata["render_modes"])
-        self.episodes = Episodes(load(simulator), num_envs, **options)
+        self.episodes = Episodes(load(named(simulator)), num_envs, **options)
         if max_episode_steps is not None and max_episode_steps != NO_LIMIT:
             self.episodes.shorten(max_episode_steps)
         self.num_envs = num_envs
@@ -63,6 +64,8 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
         self.render_mode = render_mode
         drawn = range(0 if render_mode is None else num_envs)
         self._renderers = [Renderer(self.episodes.simulator, render_mode or "") for _ in drawn]
+        if self._renderers:
+            self.metadata = {**self.metadata, "render_fps": self._renderers[0].frames_per_second}
         self._waiting = np.ones(num_envs, dtype=np.bool_)  # rows that are to be reset before they can go on
         self._begun = False
 
@@ -75,6 +78,8 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
             seed: row ``i`` takes ``seed + i``; or one for each row, of which ``None`` stands for no new one.
             options: see above.
         """
+        if seed is not None and not isinstance(seed, Sequence | np.ndarray):
+            seed = operator.index(seed)
         super().reset(seed=seed if isinstance(seed, int) else None)
         rows = np.asarray((options or {}).get("reset_mask", np.ones(self.num_envs, dtype=np.bool_)))
         if rows.shape != (self.num_envs,) or rows.dtype != np.bool_:
@@ -97,7 +102,10 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
         begins = self._waiting
         if not self._begun or (begins.any() and self.autoreset_mode != AutoresetMode.NEXT_STEP):
             raise RuntimeError("an episode has ended, or has not begun: call reset before the next step")
-        step = self.episodes.step(torch.as_tensor(np.asarray(actions, dtype=np.float32), device=self.episodes.device))
+        given = np.array(actions, dtype=np.float32)
+        if given.shape == self.action_space.shape:
+            given[begins] = 0.0  # what is not heeded may be anything
+        step = self.episodes.step(torch.as_tensor(given, device=self.episodes.device))
         observation = self._array(step.observation)
         reward = np.where(begins, 0.0, step.reward.cpu().numpy())
         terminated, truncated = step.terminated.cpu().numpy() & ~begins, step.truncated.cpu().numpy() & ~begins

@@ -15,9 +15,10 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from tensordict.nn import TensorDictModule
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 
-from zoo import TASKS, Simulator, get_task
+from zoo import TASKS, ModelFileError, Simulator, get_task
 from zoo.envs import SimulatorEnv, SimulatorTorchRLEnv, SimulatorVectorEnv
 from zoo.row_random import RowRandom
 
@@ -260,7 +261,7 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
     np.testing.assert_array_equal(*following)
     with pytest.raises(ValueError, match="not a number"):
         environment.step(np.array([0.0, np.nan, 0.0], np.float32))
-    with pytest.raises(ValueError, match=r"shape \(1, 4\), where \(1, 3\) is expected"):
+    with pytest.raises(ValueError, match=r"shape \(4,\), where \(3,\) is expected"):
         environment.step(np.zeros(4, np.float32))
 
 
@@ -271,6 +272,8 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
         ({"horizon": 0}, "a horizon of 0 steps"),
         ({"penalty": -1.0}, "would pay for uncertainty"),
         ({"penalty": float("nan")}, "or is no number"),
+        ({"penalty": None}, "a penalty of None"),
+        ({"horizon": True}, "a horizon of True steps"),
         ({"horizon": "tasks"}, "a horizon of 'tasks' steps"),
         ({"render_mode": "ansi"}, "unknown render_mode 'ansi': choose one of rgb_array"),
     ],
@@ -278,6 +281,66 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
 def test_impossible_options_are_refused(make: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimulatorVectorEnv(make(), **options)
+
+
+def test_a_simulator_has_to_be_named() -> None:
+    for make in (gymnasium.make, gymnasium.make_vec):
+        with pytest.raises(ValueError, match="say simulator="):
+            make("zoo:OffSim/Simulator-v0")
+    with pytest.raises(ModelFileError, match="no file or folder runs/demo here, and no entry runs/demo"):
+        SimulatorEnv("runs/demo")
+
+
+def test_numpy_numbers_are_numbers(make: Any) -> None:
+    single, rows = SimulatorEnv(make(), horizon=np.int64(2)), SimulatorVectorEnv(make(), 1, horizon=np.int64(2))
+    assert single.episodes.horizon == rows.episodes.horizon == 2
+    first, _ = single.reset(seed=np.int64(SEED))  # type: ignore[arg-type]
+    for seed in (np.int64(SEED), [SEED], np.array([SEED])):
+        np.testing.assert_allclose(rows.reset(seed=seed)[0][0], first, **CLOSE)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a seed is at most"):
+        rows.reset(seed=[2**63])
+
+
+def test_an_action_that_is_not_heeded_may_be_anything(make: Any) -> None:
+    rows = SimulatorVectorEnv(make(), 2, horizon=1)
+    rows.reset(seed=SEED)
+    rows.step(np.zeros((2, 3), np.float32))
+    rows.step(np.full((2, 3), np.nan, np.float32))
+    with pytest.raises(ValueError, match="not a number"):
+        rows.step(np.full((2, 3), np.nan, np.float32))
+
+
+def test_nothing_steps_before_it_begins(make: Any) -> None:
+    with pytest.raises(RuntimeError, match="call reset before the first step"):
+        SimulatorEnv(make()).step(np.zeros(3, np.float32))
+    environment = SimulatorTorchRLEnv(make())
+    with pytest.raises(RuntimeError, match="call reset before the first step"):
+        environment.step(environment.rand_action())
+
+
+def test_torchrl_takes_double_precision(make: Any) -> None:
+    environment = SimulatorTorchRLEnv(make(), num_envs=2)
+    environment.set_seed(SEED)
+    told = environment.step(environment.reset().set("action", torch.zeros(2, 3, dtype=torch.float64)))
+    assert told["next", "observation"].dtype == torch.float32
+
+
+def test_a_simulator_stays_where_it_is_and_its_environment_moves(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulator = make(aggregation="fixed_member")
+    environment = SimulatorTorchRLEnv(simulator, num_envs=2)
+    environment.reset()
+    episodes = environment.episodes
+    assert episodes.simulator is simulator  # no copy where none is needed
+
+    def to_meta(self: EnvBase, device: str) -> EnvBase:  # stands for another device, where specs cannot be
+        self._device = torch.device(device)
+        return self
+
+    monkeypatch.setattr(EnvBase, "to", to_meta)
+    assert environment.to("meta") is environment
+    places = [episodes.low, episodes.observation, episodes.steps, episodes.members, episodes.random.seeds]
+    assert {place.device.type for place in [*places, *episodes.simulator.parameters()]} == {"meta"}
+    assert {each.device.type for each in simulator.parameters()} == {"cpu"}
 
 
 def test_as_many_seeds_as_rows_are_needed(make: Any) -> None:
