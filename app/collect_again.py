@@ -63,11 +63,11 @@ def _make(root: Path, dataset_id: str, actions: StoredActions, task: Task) -> No
     recipe: dict[str, Any] = {**facts.recipe, "recorded_first_by": facts.command, "stored_content": facts.content}
     description = f"{facts.description} Made again from its actions."
     if not equal:
-        description += " This machine computes the task differently in the last digits: data depart from those stored."
-        print(
-            f"warning: {dataset_id} is not the stored dataset to the last digit, computed on another machine",
-            flush=True,
-        )
+        pairs = zip(episodes, actions.returns, strict=True)
+        others = sum(episode.total_reward != stored for episode, stored in pairs)
+        departs = f"{others} of {len(episodes)} episodes have other returns than those stored"
+        description += f" Computed on another machine: {departs}."
+        print(f"warning: {dataset_id} is not the stored dataset to the last digit: {departs}", flush=True)
     command = f"offsim collect {task.name} --from-actions --levels {actions.path.stem.rpartition('-v')[0]}"
     returns = write_dataset(
         root, dataset_id, episodes, task, facts.algorithm, description, recipe, command, facts.compressed

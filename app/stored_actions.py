@@ -60,6 +60,7 @@ class StoredActions:
         lengths: ``(E,)`` steps of each.
         seeds: ``(E,)`` what the task was reset with.
         truncated: ``(E,)`` whether it was cut.
+        returns: ``(E,)`` sum of its rewards.
     """
 
     path: Path
@@ -68,9 +69,10 @@ class StoredActions:
     lengths: NDArray[np.int64]
     seeds: NDArray[np.int64]
     truncated: NDArray[np.bool_]
+    returns: NDArray[np.float64]
 
-    def episodes(self, task: Task) -> list[Episode]:
-        """The episodes, made again in the real task.
+    def episodes(self, task: Task, which: Sequence[int] | None = None) -> list[Episode]:
+        """The episodes, or some of them, made again in the real task.
 
         Raises:
             UserError: if the actions are another task's.
@@ -81,10 +83,11 @@ class StoredActions:
             )
         episodes: list[Episode] = []
         parts = np.split(self.actions, np.cumsum(self.lengths)[:-1])
-        with progress(f"making {self.path.stem} again", len(parts)) as report:
-            for actions, seed, truncated in zip(parts, self.seeds, self.truncated, strict=True):
-                episode = run_again(task.make, int(seed), actions)
-                episode.truncated = bool(truncated) or episode.truncated
+        chosen = range(len(parts)) if which is None else which
+        with progress(f"making {self.path.stem} again", len(chosen)) as report:
+            for index in chosen:
+                episode = run_again(task.make, int(self.seeds[index]), parts[index])
+                episode.truncated = bool(self.truncated[index]) or episode.truncated
                 if self.facts.single_precision_rewards:
                     episode.rewards = episode.rewards.astype(np.float32).astype(np.float64)
                 episodes.append(episode)
@@ -117,6 +120,7 @@ def write_actions(
         "lengths": np.array([len(episode) for episode in episodes], dtype=np.int64),
         "seeds": np.array(seeds, dtype=np.int64),
         "truncated": np.array([episode.truncated for episode in episodes]),
+        "returns": np.array([episode.total_reward for episode in episodes]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -140,11 +144,11 @@ def read_actions(path: Path) -> StoredActions:
                     f"{path} has format {version}, this version reads {FORMAT_VERSION}: install a matching one"
                 )
             facts = Facts(**header["facts"])
-            names = ("actions", "lengths", "seeds", "truncated")
-            actions, lengths, seeds, truncated = (file.get_tensor(name) for name in names)
+            names = ("actions", "lengths", "seeds", "truncated", "returns")
+            actions, lengths, seeds, truncated, returns = (file.get_tensor(name) for name in names)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{damaged} ({error})") from error
-    fits = actions.ndim == 2 and len(lengths) == len(seeds) == len(truncated) > 0
+    fits = actions.ndim == 2 and len(lengths) == len(seeds) == len(truncated) == len(returns) > 0
     if kind != KIND or not fits or (lengths < 1).any() or lengths.sum() != len(actions):
         raise UserError(f"{damaged}: its episodes and its actions do not go together")
-    return StoredActions(path, facts, actions, lengths, seeds, truncated)
+    return StoredActions(path, facts, actions, lengths, seeds, truncated, returns)
