@@ -33,6 +33,13 @@ POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
     "OfflineMLIRL": OfflineMLIRL,
 }
 STAGES = ("behaviour_cloning", "simulator", "policy")
+# Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
+LATER = {"matmul_precision": "highest"}
+
+
+def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
+    """Settings as a run of before would have had them, to tell whether two runs are the same."""
+    return {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
 
 
 def shipped_tasks() -> list[str]:

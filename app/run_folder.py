@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
-from app.configuration import STAGES
+from app.configuration import STAGES, comparable
 from app.errors import UserError
 
 SHARED = "shared"  # key in stages.json beside those of the stages
@@ -51,7 +51,7 @@ def _read_by_stages(configuration: Any) -> dict[Any, Any]:
     if not isinstance(settings, dict):
         return {}
     unread = [name for name in STAGES if name not in (settings.get("stages") or STAGES)]
-    return {name: value for name, value in settings.items() if name not in unread}
+    return {name: value for name, value in comparable(settings).items() if name not in unread}
 
 
 def finished_stages(folder: Path) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
@@ -86,6 +86,7 @@ class Run:
     policy: PolicyStage
     evaluation: Evaluation
     task: str | None = None
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
 
 
 def refuse_other_types(settings: dict[str, Any]) -> None:

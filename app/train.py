@@ -19,7 +19,7 @@ from app.rehearsal import rehearse
 from app.run_folder import claim_folder, finished_stages, note_stage
 from app.several_processes import train_in_processes
 from app.train_seeds import parse_seeds, train_seeds
-from app.trainers import make_trainer, several
+from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules import DataError
 from lit_modules.method import Diverged
 
@@ -135,7 +135,8 @@ def train_stage(configuration: DictConfig, folder: Path, name: str, retries: int
         module = make_module(configuration, folder, name, data)
         module.rate_factor = rate_factor
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder / name))
+            with matmul_precision(configuration.get("matmul_precision", PRECISION)):
+                trainer.fit(module, datamodule=data, ckpt_path=last_checkpoint(folder / name))
             break
         except Diverged as error:
             if left == 0:

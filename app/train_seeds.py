@@ -18,7 +18,7 @@ from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
 from app.run_folder import claim_folder, finished_stages, note_stage
 from app.statistics import summarize_seeds
-from app.trainers import make_trainer, several
+from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules.seeds import SeedData
 from lit_modules.seeds import SeedBatch
 
@@ -106,7 +106,8 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> Non
         devices=first.devices,
         loggers=[],
     )
-    trainer.fit(batch, datamodule=SeedData(data), ckpt_path=last_checkpoint(own_folder))
+    with matmul_precision(first.get("matmul_precision", PRECISION)):
+        trainer.fit(batch, datamodule=SeedData(data), ckpt_path=last_checkpoint(own_folder))
     # Each seed has the checkpoint that a training of it alone would have left
     batch.write_own_checkpoints(own_folder / LAST, [run / stage / LAST for run in runs])
     for run, module, own in zip(runs, modules, data, strict=True):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
@@ -18,12 +20,24 @@ from app.interruption import SaveWhenInterrupted
 from app.loggers import make_loggers
 from app.progress import training_progress
 
+PRECISION = "highest"  # of products, where a configuration is older than the setting
 LOGGED_ROWS = 2000  # of a training at most, however long it is; shorter ones log every step
 
 
 def several(devices: Any) -> bool:
     """Whether Lightning's ``devices`` may mean more than one."""
     return len(devices) > 1 if isinstance(devices, Sequence) and not isinstance(devices, str) else str(devices) != "1"
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Have products of single precision computed as ``torch.set_float32_matmul_precision`` says."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def make_trainer(

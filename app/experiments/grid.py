@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from app.configuration import FULL, STAGES
+from app.configuration import FULL, STAGES, comparable
 from app.errors import UserError
 from app.experiments.goals import Goal
 
@@ -42,7 +42,7 @@ class Run:
         plain = OmegaConf.to_container(self.configuration)
         assert isinstance(plain, dict)
         unused = {*STAGES} - {*plain["stages"]}
-        return settings_key({name: value for name, value in plain.items() if name not in unused})
+        return settings_key({name: value for name, value in comparable(plain).items() if name not in unused})
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from app.checkpoints import LAST
+from app.configuration import comparable
 from app.experiments.grid import settings_key
 from app.run_folder import finished_stages, note_stage, shared_stages
 from lit_modules.offsim import GAME_SETTINGS
 
 NAMES = ("behaviour_cloning", "simulator")  # stages that can be shared, in their order
-COMMON = ("task", "seed", "accelerator", "devices", "data")  # what every stage reads
+COMMON = ("task", "seed", "accelerator", "devices", "matmul_precision", "data")  # what every stage reads
 NOT_COPIED = ("*.ckpt",)  # resuming happens where a stage is trained
 PRETRAINING = "pretraining"  # the simulator stage up to its game
 CHECKPOINT = Path("simulator") / LAST
@@ -65,7 +66,7 @@ def shared_stages_of(configuration: DictConfig, root: Path) -> list[SharedStage]
     names = [name for name in NAMES if name in plain["stages"]]
     stages = []
     for count, name in enumerate(names, start=1):
-        settings = {key: plain[key] for key in (*COMMON, *names[:count])} | {"stages": names[:count]}
+        settings = {key: plain[key] for key in (*COMMON, *names[:count]) if key in plain} | {"stages": names[:count]}
         stages.append(_stage(name, settings, root))
     return stages
 
@@ -121,5 +122,5 @@ def _model(folder: Path, stage: str) -> Path:
 
 def _stage(name: str, settings: dict[str, Any], root: Path) -> SharedStage:
     return SharedStage(
-        name, root / f"{settings['task']}-seed{settings['seed']}-{name}-{settings_key(settings)}", settings
+        name, root / f"{settings['task']}-seed{settings['seed']}-{name}-{settings_key(comparable(settings))}", settings
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
+from app.configuration import LATER
 from app.errors import UserError
 from app.experiments.goals import Goal
 from app.experiments.grid import Experiment, select
@@ -182,3 +186,22 @@ def test_an_unknown_experiment_is_refused() -> None:
 def test_shipped_experiments_resolve(name: str) -> None:
     experiment = load_experiment(name)
     assert experiment.runs and experiment.question and experiment.file == name  # its pages are docs/results/NAME.*
+
+
+def test_a_setting_of_later_leaves_the_keys_of_earlier_runs(load: Write) -> None:
+    plain = load().runs[0]
+    settings = CONTENT["settings"]
+    named, other = (load(settings=settings | {"matmul_precision": name}).runs[0] for name in ("highest", "medium"))
+    assert plain.key == named.key != other.key
+    kept = [str(name) for name in plain.configuration if name not in LATER]
+    assert len(kept) < len(plain.configuration)
+    assert replace(plain, configuration=OmegaConf.masked_copy(plain.configuration, kept)).key == plain.key
+    folders = {shared_stages_of(run.configuration, Path("stages"))[0].folder for run in (plain, named, other)}
+    assert len(folders) == 2
+
+
+def test_published_rows_are_those_of_todays_settings() -> None:
+    experiment = load_experiment("a", expert="reference/{task}/expert-v0", diverse=["reference/{task}/mixed-v0"])
+    page = Path(__file__).parents[2] / "docs/results/a-reference-expert-v0-reference-mixed-v0.json"
+    published = {row["run"]["settings"] for row in json.loads(page.read_text())}
+    assert published <= {run.key for run in experiment.runs}

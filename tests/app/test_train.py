@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import lightning
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -203,6 +204,29 @@ def test_what_was_learned_alone_is_measured_beside_what_was_joined(finished: Pat
     if alone is not None:
         assert alone.members == 3 and metrics["policy_alone"]["episodes"] == metrics["policy"]["episodes"]
         assert metrics["policy_alone"]["returns"] != metrics["policy"]["returns"]
+
+
+def test_products_are_computed_as_asked_while_training_alone(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    during = []
+
+    def fit(*_: Any, **__: Any) -> None:
+        during.append(torch.get_float32_matmul_precision())
+        raise Stopped
+
+    monkeypatch.setattr(lightning.Trainer, "fit", fit)
+    monkeypatch.setattr("app.train.rehearse", lambda _: None)
+    for words in ([], ["--matmul_precision", "medium"]):
+        with pytest.raises(Stopped):
+            command.main([*tiny, *words, "--out", str(tmp_path / str(len(words)))])
+        assert torch.get_float32_matmul_precision() == "highest"
+    assert during == ["highest", "medium"]
+    assert command.main([*tiny, "--matmul_precision", "low", "--out", str(tmp_path / "low")]) == 2
+    assert "matmul_precision" in capsys.readouterr().err
 
 
 def test_a_baseline_stops_after_cloning_everything(tiny: list[str], tmp_path: Path) -> None:
