@@ -140,4 +140,8 @@ def _sentence(prefix: str, message: str) -> str:
         names = [name.rpartition(".")[2] for name in re.findall(r"[\w.]*\w", wanted.removeprefix("Subtypes:"))]
         kinds = [name.replace("NoneType", "null") for name in names if name not in ("class", "typing")]
         return f"{prefix}{first} is {given}: expected {' or '.join(kinds)}"
+    literal = re.search(r"Expected a typing.Literal\[(.*)\]. Got value: (.*)", message)
+    if literal:
+        choices = " or ".join(re.findall(r"[\w.-]+", literal[1]))
+        return f"{prefix}{first.partition(chr(34))[0]} is {literal[2]}: expected {choices}"
     return f"{prefix}{first}: {'; '.join(lines[1:])}" if len(lines) > 1 else f"{prefix}{first}"
