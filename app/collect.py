@@ -179,7 +179,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{dataset_id}: recorded before, left as it is", flush=True)
             continue
         episodes = recording.record()
-        words = (recording.algorithm, recording.description, recipe, _command(arguments, level), arguments.compress)
+        words = (
+            recording.algorithm,
+            recording.description,
+            recipe,
+            _command(arguments, level),
+            arguments.compress,
+            recording.with_seeds,
+        )
         returns = write_dataset(root, dataset_id, episodes, task, *words)
         if arguments.store_actions:
             write_actions(_actions_file(arguments, level), episodes, *words)
@@ -201,12 +208,14 @@ class Recording:
         algorithm: who acts.
         description: one or two sentences for the metadata.
         facts: what of the recipe is known only after the training.
+        with_seeds: whether the dataset has its episodes' seeds.
     """
 
     record: Callable[[], list[Episode]]
     algorithm: str
     description: str
     facts: dict[str, Any]
+    with_seeds: bool = True
 
 
 def _refuse_what_is_stored(arguments: argparse.Namespace) -> None:
@@ -347,7 +356,9 @@ def _plan_replay(arguments: argparse.Namespace, task: Task, training: Training) 
         f"{until.mean_return:.1f}); episodes still running then are truncated. "
         "Rewards are in single precision."
     )
-    return Recording(record, "SAC replay", description, {"updates": until.updates, "transitions": until.steps})
+    facts = {"updates": until.updates, "transitions": until.steps}
+    # Without seeds, as published replays are; stored actions have them
+    return Recording(record, "SAC replay", description, facts, with_seeds=False)
 
 
 def _plan_random(arguments: argparse.Namespace, task: Task) -> Recording:

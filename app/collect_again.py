@@ -70,7 +70,16 @@ def _make(root: Path, dataset_id: str, actions: StoredActions, task: Task) -> No
         print(f"warning: {dataset_id} is not the stored dataset to the last digit: {departs}", flush=True)
     command = f"offsim collect {task.name} --from-actions --levels {actions.path.stem.rpartition('-v')[0]}"
     returns = write_dataset(
-        root, dataset_id, episodes, task, facts.algorithm, description, recipe, command, facts.compressed
+        root,
+        dataset_id,
+        episodes,
+        task,
+        facts.algorithm,
+        description,
+        recipe,
+        command,
+        facts.compressed,
+        facts.with_seeds,
     )
     print(
         f"{dataset_id}: {len(episodes)} episodes, {sum(map(len, episodes))} steps, "

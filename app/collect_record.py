@@ -119,6 +119,7 @@ def write_dataset(
     recipe: dict[str, Any],
     command: str,
     compress: bool = False,
+    with_seeds: bool = True,
 ) -> dict[str, Any]:
     """Record episodes as ``dataset_id``; a crash or a failed check leaves no dataset behind.
 
@@ -132,6 +133,7 @@ def write_dataset(
         recipe: everything needed to record the same again; becomes part of the metadata.
         command: the command that records the same again.
         compress: rewrite the data with :func:`repack`.
+        with_seeds: record the episodes' seeds as well.
 
     Returns:
         What :func:`app.statistics.summarize_returns` says of the episodes.
@@ -149,7 +151,7 @@ def write_dataset(
         f"min {figures['min']:.1f}, max {figures['max']:.1f} over {len(episodes)} episodes."
     )
     with new_dataset(root, dataset_id) as folder:
-        _create(dataset_id, episodes, task, algorithm, description)
+        _create(dataset_id, [episode_buffer(episode, with_seeds) for episode in episodes], task, algorithm, description)
         dataset = minari.load_dataset(dataset_id)
         dataset.storage.update_metadata({RECORDED_BY: recipe})
         if compress:
@@ -159,7 +161,7 @@ def write_dataset(
     return returns
 
 
-def _create(dataset_id: str, episodes: Sequence[Episode], task: Task, algorithm: str, description: str) -> None:
+def _create(dataset_id: str, buffers: list[EpisodeBuffer], task: Task, algorithm: str, description: str) -> None:
     environment = task.make()
     space = environment.observation_space
     assert isinstance(space, gymnasium.spaces.Box) and environment.spec is not None
@@ -169,7 +171,7 @@ def _create(dataset_id: str, episodes: Sequence[Episode], task: Task, algorithm:
         warnings.filterwarnings("ignore", message=".*(code_permalink|author_email).*is set to None.*")
         minari.create_dataset_from_buffers(
             dataset_id,
-            [episode_buffer(episode) for episode in episodes],
+            buffers,
             env=environment.spec,
             eval_env=environment.spec,
             algorithm_name=algorithm,
@@ -183,12 +185,12 @@ def _create(dataset_id: str, episodes: Sequence[Episode], task: Task, algorithm:
     environment.close()
 
 
-def episode_buffer(episode: Episode) -> EpisodeBuffer:
+def episode_buffer(episode: Episode, with_seed: bool = True) -> EpisodeBuffer:
     """Minari's own collector would build this step by step, and needs jax for it."""
     flags = np.zeros((2, len(episode)), dtype=bool)
     flags[:, -1] = episode.terminated, episode.truncated
     return EpisodeBuffer(
-        seed=episode.seed,
+        seed=episode.seed if with_seed else None,
         observations=episode.observations,
         actions=episode.actions,
         rewards=episode.rewards,

@@ -37,6 +37,7 @@ class Facts:
         command: the command that recorded it.
         content: hash of its episodes, see :func:`zoo.episodes.content_hash`.
         compressed: whether its data were stored compressed.
+        with_seeds: whether its data have the episodes' seeds.
         single_precision_rewards: whether rewards were rounded.
     """
 
@@ -46,6 +47,7 @@ class Facts:
     command: str
     content: str
     compressed: bool
+    with_seeds: bool
     single_precision_rewards: bool
 
 
@@ -103,6 +105,7 @@ def write_actions(
     recipe: dict[str, Any],
     command: str,
     compressed: bool,
+    with_seeds: bool,
 ) -> None:
     """Write seeds and actions of episodes to a new file; the arguments are attributes of :class:`Facts`.
 
@@ -113,7 +116,7 @@ def write_actions(
     if len(seeds) < len(episodes):
         raise ValueError("episodes without a seed cannot be made again from their actions")
     single = all(bool((episode.rewards.astype(np.float32) == episode.rewards).all()) for episode in episodes)
-    facts = Facts(algorithm, description, recipe, command, content_hash(episodes), compressed, single)
+    facts = Facts(algorithm, description, recipe, command, content_hash(episodes), compressed, with_seeds, single)
     header = {"format": FORMAT_VERSION, "kind": KIND, "facts": asdict(facts)}
     arrays = {
         "actions": np.concatenate([episode.actions for episode in episodes]),

@@ -356,7 +356,7 @@ def test_another_outcome_of_the_same_actions_is_said(
     altered = stored.episodes(TASK)
     altered[0].rewards[-1] = 0.5
     facts = stored.facts
-    words = (facts.algorithm, facts.description, facts.recipe, facts.command, facts.compressed)
+    words = (facts.algorithm, facts.description, facts.recipe, facts.command, facts.compressed, True)
     write_actions(tmp_path / "actions" / "replay-v0.safetensors", altered, *words)
     assert collect_again(tmp_path, tmp_path / "actions") == 0
     assert f"last digit: 1 of {len(altered)} episodes" in capsys.readouterr().out
