@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from app.errors import UserError
 from app.progress import progress
@@ -127,7 +127,7 @@ def write_actions(
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    save_file(arrays, partial, metadata={"offsim": json.dumps(header)})
+    partial.write_bytes(save(arrays, metadata={"offsim": json.dumps(header)}))  # save_file makes files private
     partial.replace(path)
 
 
