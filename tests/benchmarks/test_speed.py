@@ -22,10 +22,12 @@ def test_naming_the_workloads_builds_none_of_them(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("stage", [workloads.policy_stage, workloads.simulator_stage, workloads.seeds_together])
-def test_the_updates_that_are_timed_can_be_built(stage: Callable[[str, torch.device], list[Workload]]) -> None:
+def test_the_updates_that_are_timed_can_be_carried_out(stage: Callable[[str, torch.device], list[Workload]]) -> None:
     for workload in stage("hopper", torch.device("cpu")):
         if not workload.name.endswith("compiled"):
-            assert callable(workload.build())
+            call = workload.build()
+            if stage is not workloads.seeds_together:  # which takes a minute
+                call()
 
 
 def test_each_workload_is_built_once() -> None:
