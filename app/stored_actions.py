@@ -24,6 +24,7 @@ from zoo.tasks import Task
 
 FORMAT_VERSION = 1
 KIND = "actions"
+KINDS = "fiibf"  # of numbers in actions, lengths, seeds, truncated and returns, as NumPy calls them
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,12 @@ def read_actions(path: Path) -> StoredActions:
             facts = Facts(**header["facts"])
             names = ("actions", "lengths", "seeds", "truncated", "returns")
             actions, lengths, seeds, truncated, returns = (file.get_tensor(name) for name in names)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{damaged} ({error})") from error
-    fits = actions.ndim == 2 and len(lengths) == len(seeds) == len(truncated) == len(returns) > 0
-    if kind != KIND or not fits or (lengths < 1).any() or lengths.sum() != len(actions):
+    columns = (lengths, seeds, truncated, returns)
+    kinds = "".join(array.dtype.kind for array in (actions, *columns))
+    fits = kinds == KINDS and actions.ndim == 2 and {column.shape for column in columns} == {(len(lengths),)}
+    whole = fits and len(lengths) > 0 and lengths.min() > 0 and seeds.min() >= 0 and lengths.sum() == len(actions)
+    if kind != KIND or not whole or not np.isfinite(actions).all():
         raise UserError(f"{damaged}: its episodes and its actions do not go together")
     return StoredActions(path, facts, actions, lengths, seeds, truncated, returns)

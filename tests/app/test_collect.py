@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ import minari
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from app import collect
 from app.collect_expert import Training, read_settings
@@ -385,6 +388,20 @@ def test_what_cannot_be_made_again_is_refused_in_a_sentence(collected: Path, act
     (tmp_path / "again").mkdir()
     with pytest.raises(UserError, match="exists: choose another folder"):
         collect_with(tmp_path / "again", "--levels", "expert", "--store-actions", str(actions))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1), content=st.binary(min_size=1, max_size=40))
+def test_a_file_of_actions_is_read_whole_or_refused(
+    actions: Path, tmp_path: Path, place: float, content: bytes
+) -> None:
+    whole = bytearray((actions / "replay-v0.safetensors").read_bytes())
+    at = int(place * len(whole))
+    whole[at : at + len(content)] = content
+    (tmp_path / "replay-v0.safetensors").write_bytes(whole)
+    with contextlib.suppress(UserError):
+        read = read_actions(tmp_path / "replay-v0.safetensors")
+        assert read.lengths.sum() == len(read.actions) and len(read.seeds) == len(read.returns)
 
 
 @pytest.mark.parametrize("file", sorted(PUBLISHED_ROOT.glob("*/*.safetensors")), ids=lambda path: path.stem)
