@@ -24,13 +24,12 @@ from minari.namespace import create_namespace, list_local_namespaces
 
 from app.errors import UserError
 from app.statistics import summarize_returns
-from datamodules.sources import BUNDLED_ROOT, ID_PATTERN
+from datamodules.sources import BUNDLED_ROOT, ID_PATTERN, RECORDED_BY
 from zoo.episodes import Episode, content_hash, reproduces
 from zoo.files import sha256
 from zoo.tasks import Task
 
 DATA_FILE = "main_data.hdf5"
-RECORDED_BY = "offsim"  # our key in Minari's metadata
 SMALL_BYTES = 1024  # below this, compression saves less than its own bookkeeping takes
 
 

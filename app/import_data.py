@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from app.collect_record import dataset_root, episode_buffer, new_dataset, refuse_unusable_id
 from app.errors import UserError
-from app.tables import Layout, read_episodes
+from app.tables import Layout, feature_names, read_episodes
+from datamodules.sources import RECORDED_BY
 from zoo.episodes import Episode
 
 HELP = "turn logs of your own system, CSV or NumPy files, into a dataset to train on"
@@ -59,6 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     layout = Layout(**{name: getattr(arguments, name) for name in names})
     episodes = [episode for path in arguments.files for episode in read_episodes(path, layout)]
     _refuse_differing(episodes)
+    features = {
+        name: _feature_names(arguments.files[0], given, getattr(episodes[0], name).shape[1])
+        for name, given in (("observations", layout.observations), ("actions", layout.actions))
+    }
     actions = np.concatenate([episode.actions for episode in episodes])
     seen = actions.min(axis=0), actions.max(axis=0)
     low = _bounds("--action-low", arguments.action_low, seen[0])
@@ -67,16 +72,18 @@ def run(arguments: argparse.Namespace) -> int:
     if len(outside):
         worst = int(outside[0])
         raise UserError(
-            f"action {worst} is between {seen[0][worst]:g} and {seen[1][worst]:g} in the logs, beyond the bounds "
-            f"{low[worst]:g} and {high[worst]:g}: widen these, or repair the logs"
+            f"action {features['actions'][worst]} is between {seen[0][worst]:g} and {seen[1][worst]:g} in the logs, "
+            f"beyond the bounds {low[worst]:g} and {high[worst]:g}: widen these, or repair the logs"
         )
     equal = np.flatnonzero(low >= high)
     if len(equal):
         raise UserError(
-            f"action {int(equal[0])} has the bounds {low[equal[0]]:g} and {high[equal[0]]:g}: one that never moves is "
-            "no action; leave it out, or say what it could be with --action-low and --action-high"
+            f"action {features['actions'][int(equal[0])]} has the bounds {low[equal[0]]:g} and {high[equal[0]]:g}: "
+            "one that never moves is no action; leave it out, or say what it could be with --action-low and "
+            "--action-high"
         )
-    write_dataset(root, arguments.id, episodes, gymnasium.spaces.Box(low, high, dtype=np.float32))
+    box = gymnasium.spaces.Box(low, high, dtype=np.float32)
+    write_dataset(root, arguments.id, episodes, box, features["observations"], features["actions"])
     steps = sum(map(len, episodes))
     ends = sum(episode.terminated for episode in episodes)
     print(f"{arguments.id}: {len(episodes)} episodes, {steps} steps, {ends} ended for good, in {root}")
@@ -88,7 +95,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_dataset(root: Path, dataset_id: str, episodes: Sequence[Episode], actions: gymnasium.spaces.Box) -> None:
+def write_dataset(
+    root: Path,
+    dataset_id: str,
+    episodes: Sequence[Episode],
+    actions: gymnasium.spaces.Box,
+    observation_names: Sequence[str],
+    action_names: Sequence[str],
+) -> None:
     """Write episodes of a system that Gymnasium does not know; a crash leaves no dataset behind."""
     size = episodes[0].observations.shape[1:]
     with new_dataset(root, dataset_id), warnings.catch_warnings():
@@ -101,6 +115,12 @@ def write_dataset(root: Path, dataset_id: str, episodes: Sequence[Episode], acti
             description="Imported with `offsim import`.",
             data_format="hdf5",
         )
+        names = {"observation_names": list(observation_names), "action_names": list(action_names)}
+        minari.load_dataset(dataset_id).storage.update_metadata({RECORDED_BY: names})
+
+
+def _feature_names(path: Path, names: Sequence[str], features: int) -> list[str]:
+    return list(names) if len(names) == features else feature_names(path, names)
 
 
 def _refuse_differing(episodes: Sequence[Episode]) -> None:

@@ -78,6 +78,12 @@ def write_model_quality(
     return path
 
 
+def feature_names(simulator: Simulator) -> list[str]:
+    """A name for every observation feature, and be it a number."""
+    known = get_task(simulator.task).observation_names if simulator.task else simulator.observation_names
+    return list(known) or [f"observation {index}" for index in range(simulator.observation_size)]
+
+
 @torch.no_grad()
 def _rewards(simulator: Simulator, table: TensorDict) -> list[float]:
     rows = spread(table, ROWS)
@@ -100,11 +106,10 @@ def _drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict
     start = starts[:1]
     imagined = open_loop(simulator.transition, table, start, longest)[:, 0]
     real = table["next", "observation"][int(start) : int(start) + longest]
-    named = get_task(simulator.task).observation_names if simulator.task else ()
     return {
         "episode": int(table["episode"][int(start)]),
         "label": label,
-        "names": list(named) or [f"observation {index}" for index in range(real.shape[-1])],
+        "names": feature_names(simulator),
         "real": real.tolist(),
         "simulated": imagined.tolist(),
     }

@@ -96,6 +96,16 @@ def read_episodes(path: Path, layout: Layout) -> list[Episode]:
     return found
 
 
+def feature_names(path: Path, names: Sequence[str]) -> list[str]:
+    """A name for every feature that columns of a file hold: those of a table are numbered, ``pose 0``, ``pose 1``."""
+    columns = _read(path)
+    found = []
+    for name in names:
+        width = columns[name].reshape(len(columns[name]), -1).shape[1]
+        found += [name] if width == 1 else [f"{name} {index}" for index in range(width)]
+    return found
+
+
 def _refuse_other_shapes(path: Path, columns: Mapping[str, Column], layout: Layout) -> None:
     named = [*layout.observations, *layout.actions, *layout.next_observations]
     named += [name for name in (layout.episode, layout.reward, layout.terminated) if name is not None]

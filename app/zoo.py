@@ -13,11 +13,14 @@ from typing import Any
 from app.arguments import find_task, positive, seed
 from app.cards.limits import limits
 from app.cards.measure import measure
-from app.cards.page import CARD, CARD_FOLDER, VIDEO, write_card
+from app.cards.page import CARD, CARD_FOLDER, VIDEO, write_card, write_recorded_card
+from app.cards.recorded import held_out_by_training, measure_recorded, recordings_of
+from app.cards.recorded_limits import recorded_limits
 from app.cards.video import write_video
 from app.errors import UserError
 from app.zoo_entry import as_published, entry_of_run, kept, refuse_other_task
 from app.zoo_export import export_policy
+from datamodules import DataError
 from zoo import ModelFileError, load, load_policy
 from zoo.entries import entries, find_entry, own_folder, read_manifest, verified
 from zoo.ids import EntryId
@@ -59,9 +62,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     publish.add_argument("--to", dest="place", metavar="PLACE", required=True, help=PLACE)
 
     measure_it = actions.add_parser(
-        "evaluate", help="measure an entry or a run against the real task, and write a card"
+        "evaluate", help="measure an entry or a run against the real task or recorded episodes, and write a card"
     )
     measure_it.add_argument("what", metavar="ID_OR_RUN_DIR")
+    measure_it.add_argument(
+        "--data",
+        nargs="+",
+        metavar="ID",
+        help="measure against recorded episodes, such as logs of the policy at work, instead of the real task "
+        "(default for systems of your own: what the training held out)",
+    )
     measure_it.add_argument(
         "--episodes", type=positive, default=10, metavar="N", help="real episodes of each policy (default: 10)"
     )
@@ -83,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do what the action says."""
     try:
         ACTIONS[arguments.action](arguments)
-    except ModelFileError as error:
+    except (DataError, ModelFileError) as error:
         raise UserError(str(error)) from error
     except OSError as error:
         raise UserError(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}") from error
@@ -155,13 +165,17 @@ def evaluate_entry(arguments: argparse.Namespace) -> None:
     else:
         folder, title, out = given, given.resolve().name, arguments.out or given
     simulator, policy = load(arguments.what), load_policy(arguments.what)
-    if simulator.task is None:
-        raise UserError(f"{arguments.what} is of a task that is not known: there is nothing to measure it against")
-    task = find_task(simulator.task)
     precision = kept(simulator, policy)
     if not isinstance(given, EntryId):
         simulator, policy, precision = as_published(simulator, policy)
     origin = _origin(folder / "metrics.json")
+    if arguments.data or simulator.task is None:
+        recordings = recordings_of(arguments.data, origin) if arguments.data else held_out_by_training(folder, origin)
+        found = measure_recorded(simulator, policy, recordings, arguments.seed)
+        (out / CARD_FOLDER / VIDEO).unlink(missing_ok=True)  # of an earlier card
+        _told(write_recorded_card(out, title, found, origin, precision), recorded_limits(found))
+        return
+    task = find_task(simulator.task)
     found = measure(simulator, policy, task, arguments.episodes, arguments.seed)
     video = out / CARD_FOLDER / VIDEO
     video.unlink(missing_ok=True)  # of an earlier card
@@ -170,8 +184,11 @@ def evaluate_entry(arguments: argparse.Namespace) -> None:
             write_video(video, simulator, policy, arguments.seed)
         except (RuntimeError, ValueError) as error:
             print(f"offsim: no video: {error}", file=sys.stderr)
-    card = write_card(out, title, task, found, origin, precision)
-    print("\n".join(f"- {sentence}" for sentence in limits(found)))
+    _told(write_card(out, title, task, found, origin, precision), limits(found))
+
+
+def _told(card: Path, sentences: list[str]) -> None:
+    print("\n".join(f"- {sentence}" for sentence in sentences))
     print(f"wrote {card}")
 
 

@@ -96,6 +96,8 @@ def check_sources(expert: Sequence[Source], diverse: Sequence[Source], demonstra
             f"data.demonstrations is {demonstrations}, but {', '.join(source.id for source in expert)} "
             f"{'has' if len(expert) == 1 else 'have'} {existing} episodes: choose from 1 to {existing}"
         )
+    for source in sources[1:]:
+        _check_names(expert[0], source)
     environments = {source.environment_id: source.id for source in sources if source.environment_id is not None}
     if len(environments) > 1:
         named = ", ".join(f"{dataset} of {environment}" for environment, dataset in environments.items())
@@ -144,8 +146,8 @@ def check_episode(source: Source, index: int, episode: Episode) -> None:
             step = int(np.argmin(finite))
             feature = int(np.argmin(np.isfinite(values[step])))
             raise DataError(
-                f"{where}, step {step}: {name}[{feature}] is {values[step, feature]}; remove the episode or repair the "
-                "dataset, for one such number spoils every model trained on it"
+                f"{where}, step {step}: {name} feature {source.feature(name, feature)} is {values[step, feature]}; "
+                "remove the episode or repair the dataset, for one such number spoils every model trained on it"
             )
     ended = (episode.terminations | episode.truncations)[:-1]
     if ended.any():
@@ -175,6 +177,21 @@ def warn_outside_bounds(dataset_id: str, outside: int, rows: int, out_of_bounds:
 
 def _same_content(first: Source, second: Source) -> bool:
     return filecmp.cmp(first.file, second.file, shallow=False)
+
+
+def _check_names(first: Source, second: Source) -> None:
+    """Refuse features in another order, which no shape shows; other names may be those of another recorder."""
+    pairs = (
+        ("observation", first.observation_names, second.observation_names),
+        ("action", first.action_names, second.action_names),
+    )
+    for name, one, other in pairs:
+        if not one or not other or one == other:
+            continue
+        told = f"{name} features of {first.id} are {', '.join(one)}, those of {second.id} {', '.join(other)}"
+        if sorted(one) == sorted(other):
+            raise DataError(f"{told}: the order differs, import both with the same one")
+        warnings.warn(f"{told}: make sure that they mean the same", stacklevel=4)
 
 
 def _check_same_spaces(first: Source, second: Source) -> None:

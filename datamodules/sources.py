@@ -33,6 +33,7 @@ PUBLISHED_ROOT = Path(__file__).parent / "published"  # actions of the datasets 
 PUBLISHED_NAMESPACE = "offsim"
 DATA_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
+RECORDED_BY = "offsim"  # our key in Minari's metadata
 DEFAULT_REMOTE = "hf://farama-minari"
 
 # Names of word characters and hyphens only: an id can never lead out of the root.
@@ -57,6 +58,8 @@ class Source:
         environment_id: Gymnasium id of the environment it was recorded in, if that is known.
         episodes: number of episodes.
         steps: number of steps of all episodes together.
+        observation_names: a name for every observation feature, if the log that was imported had them, else none.
+        action_names: likewise for actions.
     """
 
     id: str
@@ -66,6 +69,8 @@ class Source:
     environment_id: str | None
     episodes: int
     steps: int
+    observation_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -78,6 +83,11 @@ class Source:
     @property
     def action_size(self) -> int:
         return int(self.action_space.shape[0])
+
+    def feature(self, kind: str, index: int) -> str:
+        """Number and, if it has one, name of an ``observation`` or ``action`` feature: ``1 (flow)``."""
+        names = self.observation_names if kind == "observation" else self.action_names
+        return f"{index} ({names[index]})" if names else str(index)
 
     def fingerprint(self) -> list[str | int]:
         """What changes when the file does, without reading it: id, path, size, time of the last change."""
@@ -177,15 +187,30 @@ def read_source(dataset_id: str, folder: Path) -> Source:
             f"dataset {dataset_id}: no {folder / DATA_FILE} (format {metadata.get('data_format')!r}); only HDF5 is "
             "read, so record or convert it with data_format='hdf5'"
         )
+    spaces_of = {
+        "observation": _vector_space(dataset_id, "observation", observation_space),
+        "action": _vector_space(dataset_id, "action", action_space),
+    }
+    ours = metadata.get(RECORDED_BY)
     return Source(
         id=dataset_id,
         folder=folder,
-        observation_space=_vector_space(dataset_id, "observation", observation_space),
-        action_space=_vector_space(dataset_id, "action", action_space),
+        observation_space=spaces_of["observation"],
+        action_space=spaces_of["action"],
         environment_id=environment_id,
         episodes=episodes,
         steps=steps,
+        observation_names=_names(ours, "observation_names", spaces_of["observation"].shape[0]),
+        action_names=_names(ours, "action_names", spaces_of["action"].shape[0]),
     )
+
+
+def _names(ours: Any, key: str, count: int) -> tuple[str, ...]:
+    """Names of features as an import left them; none if they are not there, or are others than the features."""
+    names = ours.get(key) if isinstance(ours, dict) else None
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
+        return ()
+    return tuple(names)
 
 
 def data_facts(source: Source, cache_dir: Path | None = None) -> dict[str, Any]:

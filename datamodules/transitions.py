@@ -59,6 +59,8 @@ class TransitionDataModule(lightning.LightningDataModule):
         action_high: upper action bounds.
         diverse_source: position in ``diverse`` of the dataset of each row of ``diverse_train``, after :meth:`setup`.
         environment_id: Gymnasium id of the environment of the demonstrations, if the datasets know it.
+        observation_names: a name for every observation feature, if the log that was imported had them, else none.
+        action_names: likewise for actions.
         streams: rows per update, by stream.
 
     Raises:
@@ -128,6 +130,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         self.action_size: int = first.action_size
         self.action_low: list[float] = [float(bound) for bound in first.action_space.low]
         self.action_high: list[float] = [float(bound) for bound in first.action_space.high]
+        self.observation_names, self.action_names = first.observation_names, first.action_names
         known = [source.environment_id for source in self._expert if source.environment_id is not None]
         self.environment_id: str | None = known[0] if known else None
 

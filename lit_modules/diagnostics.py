@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from tensordict import TensorDict
@@ -49,26 +49,34 @@ def open_loop(model: TransitionModel, table: TensorDict, starts: Tensor, length:
 @torch.no_grad()
 def open_loop_errors(model: TransitionModel, table: TensorDict, steps: Sequence[int]) -> dict[int, float]:
     """Root-mean-square error in standardised observations after each number of steps, replaying recorded actions."""
-    return _forecast_errors(model, table, steps, lambda starts, length: open_loop(model, table, starts, length)[-1])
+    return _over_features(model, open_loop_differences(model, table, steps))
 
 
 def no_change_errors(model: TransitionModel, table: TensorDict, steps: Sequence[int]) -> dict[int, float]:
     """The same error of predicting that nothing changes: how far apart states are."""
-    return _forecast_errors(model, table, steps, lambda starts, _: table["observation"][starts])
+    return _over_features(model, _differences(table, steps, lambda starts, _: table["observation"][starts]))
 
 
-def _forecast_errors(
-    model: TransitionModel, table: TensorDict, steps: Sequence[int], forecast: Callable[[Tensor, int], Tensor]
-) -> dict[int, float]:
-    errors: dict[int, float] = {}
+@torch.no_grad()
+def open_loop_differences(model: TransitionModel, table: TensorDict, steps: Sequence[int]) -> dict[int, Tensor]:
+    """What a replay of recorded actions is off by after each number of steps, ``(N, D)`` in the features' own units."""
+    return _differences(table, steps, lambda starts, length: open_loop(model, table, starts, length)[-1])
+
+
+def _differences(
+    table: TensorDict, steps: Sequence[int], forecast: Callable[[Tensor, int], Tensor]
+) -> dict[int, Tensor]:
+    found: dict[int, Tensor] = {}
     for length in steps:
         starts = segments(table, length)
-        if len(starts) == 0:
-            continue
-        real = table["next", "observation"][starts + length - 1]
-        difference = (forecast(starts, length) - real) / model.observation_normalizer.std
-        errors[length] = float(difference.square().mean().sqrt())
-    return errors
+        if len(starts) > 0:
+            found[length] = forecast(starts, length) - table["next", "observation"][starts + length - 1]
+    return found
+
+
+def _over_features(model: TransitionModel, differences: Mapping[int, Tensor]) -> dict[int, float]:
+    std = model.observation_normalizer.std
+    return {length: float((each / std).square().mean().sqrt()) for length, each in differences.items()}
 
 
 @torch.no_grad()

@@ -49,6 +49,8 @@ def export_simulator(method: OffSim, data: Any, rows: int = 10_000) -> Simulator
         aggregation=hyper["aggregation"],
         reward_learned=method.updates > hyper["pretraining_updates"],
         horizon=int(data.expert_train["step"].max()) + 1 if hyper["task"] is None else None,
+        observation_names=data.observation_names,
+        action_names=data.action_names,
     )
     expert = data.expert_train
     expert = expert[method.random.integers(len(expert), min(rows, len(expert))).cpu()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class Simulator(nn.Module):
             was learned from demonstrations has no zero of its own.
         reward_learned: whether the reward was trained at all: without a game, none was.
         horizon: steps of the longest demonstration, for systems that are no known task.
+        observation_names: a name for every observation feature, if they are known, else none.
+        action_names: likewise for actions.
     """
 
     uncertainty_quantiles: Tensor
@@ -66,6 +69,8 @@ class Simulator(nn.Module):
         end_reward: float | None = None,
         reward_learned: bool = True,
         horizon: int | None = None,
+        observation_names: Sequence[str] = (),
+        action_names: Sequence[str] = (),
     ) -> None:
         super().__init__()
         refuse_unknown_aggregation(aggregation)
@@ -81,6 +86,8 @@ class Simulator(nn.Module):
         self.end_reward = end_reward
         self.reward_learned = reward_learned
         self.horizon = horizon
+        self.observation_names = tuple(observation_names)
+        self.action_names = tuple(action_names)
         self.uncertainty = uncertainty
         self._measure = measure(uncertainty)
         self.register_buffer("uncertainty_quantiles", torch.full_like(quantile_levels(), torch.inf))
@@ -231,6 +238,8 @@ class Simulator(nn.Module):
             "end_reward": None if self.end_reward is None else float(self.end_reward),
             "reward_learned": bool(self.reward_learned),
             "horizon": None if self.horizon is None else int(self.horizon),
+            "observation_names": list(self.observation_names),
+            "action_names": list(self.action_names),
         }
 
     def refuse_odd_values(self) -> None:
@@ -242,6 +251,10 @@ class Simulator(nn.Module):
             raise ValueError("noise_scale and end_reward have to be finite")
         if (self.horizon is not None and self.horizon < 1) or not isinstance(self.task, str | None):
             raise ValueError(f"horizon {self.horizon!r} or task {self.task!r} is not possible")
+        named = ((self.observation_names, self.observation_size), (self.action_names, self.action_size))
+        for names, size in named:
+            if len(names) not in (0, size) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"names of {size} features are {names}")
 
     def save(self, path: str | Path, half: bool = False) -> None:
         """Write the Simulator to one safetensors file.
@@ -284,6 +297,8 @@ class Simulator(nn.Module):
                 end_reward=config.get("end_reward"),
                 reward_learned=config.get("reward_learned", True),
                 horizon=config.get("horizon"),
+                observation_names=config.get("observation_names", ()),
+                action_names=config.get("action_names", ()),
             )
             simulator.refuse_odd_values()
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:

@@ -12,22 +12,24 @@ RANKS = 0.8  # rank correlation from which a Simulator can be asked which of two
 GAP = 0.1  # share by which a promise may differ from what is paid
 COVERAGE = 0.1  # by which an interval may hold more or less than it should
 DETECTS = 0.95  # precision and recall of ends that count as right
+GUESS = "What its data does not hold is a guess: watch `info['uncertainty']`, in which 1 is as usual."
 
 
 def limits(figures: Mapping[str, Any]) -> list[str]:
     """One sentence for each thing that a user should know, the worst not left out."""
     return [
-        _forecasts(figures, POLICY, "where its policy goes"),
-        _forecasts(figures, "others", "where worse policies go"),
+        forecasts(figures, POLICY, "where its policy goes"),
+        forecasts(figures, "others", "where worse policies go"),
         _ranking(figures["return_correlation"]),
         _promise(figures["exploitation_gap"]),
-        *_coverages(figures["coverage"]),
-        *_ends(figures["termination"]),
-        "What its data does not hold is a guess: watch `info['uncertainty']`, in which 1 is as usual.",
+        *coverages(figures["coverage"], {POLICY: "where its policy goes", "others": "elsewhere"}),
+        *ends(figures["termination"]),
+        GUESS,
     ]
 
 
-def _forecasts(figures: Mapping[str, Any], kind: str, where: str) -> str:
+def forecasts(figures: Mapping[str, Any], kind: str, where: str) -> str:
+    """For how long forecasts of one kind of transitions hold."""
     columns = (figures["steps"], figures["open_loop_error"][kind], figures["no_change_error"][kind])
     measured = [(step, error, apart) for step, error, apart in zip(*columns, strict=True) if None not in (error, apart)]
     if not measured:
@@ -67,9 +69,10 @@ def _promise(gap: float | None) -> str:
     return f"It promises its own policy {abs(gap):.0%} {'more' if gap > 0 else 'less'} than the real task pays."
 
 
-def _coverages(coverage: Mapping[str, Mapping[str, float]]) -> list[str]:
+def coverages(coverage: Mapping[str, Mapping[str, float]], wheres: Mapping[str, str]) -> list[str]:
+    """Where predicted intervals hold more or less of the truth than they should."""
     said = []
-    for kind, where in ((POLICY, "where its policy goes"), ("others", "elsewhere")):
+    for kind, where in wheres.items():
         for level, held in coverage[kind].items():
             promised = float(level.rstrip("%")) / 100.0
             if abs(held - promised) > COVERAGE:
@@ -80,7 +83,8 @@ def _coverages(coverage: Mapping[str, Mapping[str, float]]) -> list[str]:
     return said
 
 
-def _ends(termination: Mapping[str, Any]) -> list[str]:
+def ends(termination: Mapping[str, Any]) -> list[str]:
+    """What is wrong with predicted ends."""
     found = termination["simulator"]
     if termination["ends"] == 0:
         return [] if found["precision"] is None else ["It ends episodes, and real ones do not end."]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,22 +12,19 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from app.cards.contenders import POLICY, contenders
+from app.cards.model_figures import detection, finite, model_figures
 from app.evaluate import check_fit
 from app.progress import progress
 from app.recorded_rewards import rank_correlation, raw_rewards
 from app.rollouts import on_tensors, recorded, roll_out
 from app.statistics import summarize_returns
-from lit_modules.diagnostics import INTERVALS, no_change_errors, one_step_errors, open_loop_errors, spread
+from lit_modules.diagnostics import spread
 from zoo import Policy, Simulator
-from zoo.envs.episodes import Episodes
 from zoo.episodes import Episode, run_episodes
 from zoo.tasks import Task
 
-STEPS = (1, 5, 20, 50, 100)  # after which open-loop errors are taken
 SIMULATED_EPISODES = 40  # of each contender
 ROWS = 20_000  # transitions behind rank correlations of the reward
-BATCHES = (1, 256, 10_000)  # rows of timed steps
-TIMED_STEPS = 20
 
 
 def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, seed: int) -> dict[str, Any]:
@@ -49,12 +44,9 @@ def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, see
         of the Simulator's returns with the real ones, and Spearman's of its two halves, ``dynamics`` (learned reward in
         Simulator and real task) and ``reward`` (learned and real return in the real task); ``exploitation_gap``: what
         the Simulator promises the policy beyond what the real task pays in learned reward, as a share of the latter;
-        ``open_loop_error`` and ``no_change_error``: for ``policy`` and ``others``, in standard deviations, after each
-        of ``steps``; ``coverage``: how much of the truth the members' predicted intervals hold that should hold 50% and
-        90%, and ``noise_scale``, the share of that deviation which the Simulator draws; ``termination``: precision and
-        recall of ``simulator`` and, if one is known, ``rule``, with the number of real ends;
-        ``reward_rank_correlation``: Spearman's of learned reward, before its bounds, and real reward over transitions;
-        ``milliseconds``: per step by number of rows.
+        ``termination``: precision and recall of ``simulator`` and, if one is known, ``rule``, with the number of real
+        ends; ``reward_rank_correlation``: Spearman's of learned reward, before its bounds, and real reward over
+        transitions; and those of ``model_figures`` for where its ``policy`` and ``others`` go.
 
     Raises:
         UserError: if the policy does not fit the task.
@@ -79,21 +71,12 @@ def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, see
     promised, paid = returns[POLICY]["simulator"], returns[POLICY]["real_learned"]
     return {
         "policy": own | {"share_of_expert": task.share_of_expert(own["mean"])},
-        "noise_scale": simulator.noise_scale,
         "contenders": returns,
         "return_correlation": _return_correlations(returns),
         "exploitation_gap": (promised - paid) / abs(paid) if paid else None,
-        "steps": list(STEPS),
-        "open_loop_error": {
-            name: _by_step(open_loop_errors(simulator.transition, table, STEPS)) for name, table in tables.items()
-        },
-        "no_change_error": {
-            name: _by_step(no_change_errors(simulator.transition, table, STEPS)) for name, table in tables.items()
-        },
-        "coverage": {name: _coverage(simulator, table) for name, table in tables.items()},
         "termination": _terminations(simulator, task, list(tables.values())),
         "reward_rank_correlation": {name: _reward_rank(simulator, table) for name, table in tables.items()},
-        "milliseconds": {str(rows): _milliseconds(simulator, rows) for rows in BATCHES},
+        **model_figures(simulator, tables),
     }
 
 
@@ -126,21 +109,10 @@ def table_of(episodes: Sequence[Episode]) -> TensorDict:
     )
 
 
-def detection(predicted: Tensor, real: Tensor) -> dict[str, float | None]:
-    """Precision and recall of predicted ends ``(N,)`` bool; ``None`` where there is nothing to count."""
-    right = float((predicted & real).sum())
-    flagged, ends = float(predicted.sum()), float(real.sum())
-    return {"precision": right / flagged if flagged else None, "recall": right / ends if ends else None}
-
-
 def _counted(simulator: Simulator) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """The learned reward, counted from what ending is worth."""
     zero = simulator.end_worth()
     return lambda observation, action, following: simulator.reward(observation, action, following) - zero
-
-
-def _by_step(errors: Mapping[int, float]) -> list[float | None]:
-    return [_finite(errors[step]) if step in errors else None for step in STEPS]
 
 
 def _return_correlations(returns: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
@@ -149,7 +121,7 @@ def _return_correlations(returns: Mapping[str, Mapping[str, float]]) -> dict[str
     def correlation(statistic: Callable[..., Any], first: str, second: str) -> float | None:
         if min(np.ptp(columns[first]), np.ptp(columns[second])) == 0.0:
             return None
-        return _finite(float(statistic(columns[first], columns[second]).statistic))
+        return finite(float(statistic(columns[first], columns[second]).statistic))
 
     return {
         "spearman": correlation(spearmanr, "simulator", "real"),
@@ -157,11 +129,6 @@ def _return_correlations(returns: Mapping[str, Mapping[str, float]]) -> dict[str
         "dynamics": correlation(spearmanr, "simulator", "real_learned"),
         "reward": correlation(spearmanr, "real_learned", "real"),
     }
-
-
-def _coverage(simulator: Simulator, table: TensorDict) -> dict[str, float]:
-    found = one_step_errors(simulator.transition, table)
-    return {f"{level:.0%}": float(found[f"inside_{round(100 * level)}"]) for level in INTERVALS}
 
 
 @torch.no_grad()
@@ -177,24 +144,3 @@ def _terminations(simulator: Simulator, task: Task, tables: Sequence[TensorDict]
 def _reward_rank(simulator: Simulator, table: TensorDict) -> float | None:
     rows = spread(table, ROWS)
     return rank_correlation(raw_rewards(simulator.reward, rows), rows["next", "reward"].numpy())
-
-
-def _milliseconds(simulator: Simulator, rows: int) -> float:
-    """Median time of a step of all rows, uncertainty included."""
-    episodes = Episodes(simulator, rows, horizon=None)
-    episodes.begin()
-    action = torch.zeros(rows, simulator.action_size)
-    threads, seconds = torch.get_num_threads(), []
-    torch.set_num_threads(1)
-    try:
-        for _ in range(TIMED_STEPS):
-            begun = time.perf_counter()
-            episodes.step(action)
-            seconds.append(time.perf_counter() - begun)
-    finally:
-        torch.set_num_threads(threads)
-    return 1000.0 * float(np.median(seconds))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

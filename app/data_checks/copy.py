@@ -11,9 +11,9 @@ import minari
 import numpy as np
 from minari.data_collector import EpisodeBuffer
 
-from app.collect_record import RECORDED_BY, code_version, new_dataset, refuse_unusable_id
+from app.collect_record import code_version, new_dataset, refuse_unusable_id
 from app.data_checks.recording import Recorded
-from datamodules.sources import Source, data_facts
+from datamodules.sources import RECORDED_BY, Source, data_facts
 
 
 def write_copy(
@@ -56,7 +56,14 @@ def write_copy(
             description=f"{source.id}, repaired by `offsim data check`: {', '.join(repairs)}.",
             data_format="hdf5",
         )
-        facts = {"repaired_from": data_facts(source), "repairs": list(repairs), "code": code_version()}
+        kept = [name for index, name in enumerate(source.observation_names) if index != dropped_feature]
+        facts = {
+            "repaired_from": data_facts(source),
+            "repairs": list(repairs),
+            "code": code_version(),
+            "observation_names": kept,
+            "action_names": list(source.action_names),
+        }
         minari.load_dataset(dataset_id).storage.update_metadata({RECORDED_BY: facts})
 
 

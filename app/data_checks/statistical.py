@@ -58,8 +58,8 @@ def statistical(source: Source, episodes: Sequence[Recorded], rows: Transitions)
     """Every check that needs no task; ``rows`` are those of the whole episodes."""
     return [
         *_outside_bounds(source, rows),
-        *_constant(rows),
-        *_clocks(rows),
+        *_constant(source, rows),
+        *_clocks(source, rows),
         *_copies(episodes, rows),
         *_time_limits(rows),
         *_no_end(rows),
@@ -96,19 +96,18 @@ def _outside_bounds(source: Source, rows: Transitions) -> list[Finding]:
     return [Finding("actions outside the bounds", FAULT, text, "actions outside the bounds")]
 
 
-def _constant(rows: Transitions) -> list[Finding]:
+def _constant(source: Source, rows: Transitions) -> list[Finding]:
     found = []
     for name, values in (("observation", rows.observation), ("action", rows.action)):
         still = np.flatnonzero(np.ptp(values, axis=0) == 0.0)
         if len(still):
-            text = (
-                f"{name} feature {', '.join(map(str, still))} never changes: it says nothing, check that it was logged"
-            )
+            told = ", ".join(source.feature(name, int(index)) for index in still)
+            text = f"{name} feature {told} never changes: it says nothing, check that it was logged"
             found.append(Finding(f"constant {name}", NOTE, text))
     return found
 
 
-def _clocks(rows: Transitions) -> list[Finding]:
+def _clocks(source: Source, rows: Transitions) -> list[Finding]:
     change = rows.following - rows.observation
     mean, spread = change.mean(axis=0), change.std(axis=0)
     counting = np.flatnonzero((mean != 0.0) & (spread <= CLOCK_SPREAD * np.abs(mean)))
@@ -116,8 +115,9 @@ def _clocks(rows: Transitions) -> list[Finding]:
         return []
     feature = int(counting[-1])
     text = (
-        f"observation feature {feature} moves by {mean[feature]:.3g} at every step: it is a clock, such as the time "
-        "that remains, and a simulator without that clock cannot be compared with the real system"
+        f"observation feature {source.feature('observation', feature)} moves by {mean[feature]:.3g} at every step: it "
+        "is a clock, such as the time that remains, and a simulator without that clock cannot be compared with the "
+        "real system"
     )
     return [Finding(CLOCK, FAULT, text, CLOCK, feature)]
 

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from app import main as command
+from datamodules import DataError, TransitionDataModule
+from datamodules.sources import resolve
 from zoo import load
 
 COLUMNS = ["--observations", "level", "flow", "--actions", "valve", "--episode", "run", "--terminated", "spilt"]
@@ -72,6 +74,9 @@ def test_logs_become_an_environment_and_a_policy(
 
     simulator = load(out)
     assert simulator.task is None and simulator.horizon == 39
+    assert simulator.observation_names == ("level", "flow") and simulator.action_names == ("valve",)
+    drawn = json.loads((out / "diagnostics.json").read_text())["open_loop"]
+    assert all(each["names"] == ["level", "flow"] for each in drawn)
     assert bool(simulator.termination.config["kind"] == "learned")
     environment = gymnasium.make("zoo:OffSim/Simulator-v0", simulator=str(out))
     environment.reset(seed=0)
@@ -82,6 +87,12 @@ def test_logs_become_an_environment_and_a_policy(
         if terminated or truncated:
             break
     assert lengths <= 39
+    capsys.readouterr()
+    assert command.main(["zoo", "evaluate", str(out)]) == 0
+    card = (out / "card.md").read_text()
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
+    assert len(said) >= 5 and all(line in card for line in said)
+    assert "| level |" in card and "not tried in the real system" in card
     place = str(root / "shared")
     assert command.main(["zoo", "push", str(out), "--as", "tank/mine-v0", "--to", place]) == 0
     assert command.main(["zoo", "pull", "tank/mine-v0", "--from", place]) == 0
@@ -124,6 +135,57 @@ def test_a_crash_leaves_no_dataset(root: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(OSError, match="no space"):
         imported(root, "good", *BOUNDS)
     assert not list((root / "data").rglob("*.hdf5"))
+
+
+def test_names_of_columns_are_kept_and_compared(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for kind in ("good", "other", "renamed"):
+        write_log(root / f"{kind}.csv", 3, 0, kind == "good")
+    assert imported(root, "good", *BOUNDS) == 0
+    assert imported(root, "other", *BOUNDS, "--observations", "flow", "level") == 0
+    assert resolve("tank/good-v0").observation_names == ("level", "flow")
+    assert resolve("tank/good-v0").action_names == ("valve",)
+    with pytest.raises(DataError, match="are level, flow, those of tank/other-v0 flow, level: the order differs"):
+        TransitionDataModule("tank/good-v0", diverse=["tank/other-v0"])
+    log = root / "renamed.csv"
+    log.write_text(log.read_text().replace("level", "height", 1))
+    assert imported(root, "renamed", *BOUNDS, "--observations", "height", "flow") == 0
+    with pytest.warns(UserWarning, match="those of tank/renamed-v0 height, flow: make sure that they mean the same"):
+        TransitionDataModule("tank/good-v0", diverse=["tank/renamed-v0"])
+
+
+def test_a_copy_without_its_clock_keeps_the_other_names(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(root / "good.csv", 5, 0, True)
+    head, *lines = (root / "good.csv").read_text().splitlines()
+    lines = [f"{line},{index}" for index, line in enumerate(lines)]
+    (root / "good.csv").write_text("\n".join([f"{head},seconds", *lines]))
+    assert imported(root, "good", *BOUNDS, "--observations", "level", "seconds", "flow") == 0
+    capsys.readouterr()
+    assert command.main(["data", "check", "tank/good-v0", "--fix", "tank/good-v1"]) == 1
+    assert "observation feature 1 (seconds) moves by 1 at every step: it is a clock" in capsys.readouterr().out
+    assert resolve("tank/good-v1").observation_names == ("level", "flow")
+    assert resolve("tank/good-v1").action_names == ("valve",)
+
+
+def test_tables_of_an_archive_are_numbered(root: Path) -> None:
+    pose, speed = np.arange(10.0).reshape(5, 2), np.arange(5.0)
+    np.savez(root / "log.npz", pose=pose, speed=speed, force=np.linspace(-1.0, 1.0, 5))
+    words = ["--id", "arm/log-v0", "--observations", "pose", "speed", "--actions", "force"]
+    assert command.main(["import", str(root / "log.npz"), *words]) == 0
+    assert resolve("arm/log-v0").observation_names == ("pose 0", "pose 1", "speed")
+
+
+@pytest.mark.parametrize("names", [["level"], "level flow", [1, 2], None])
+def test_odd_names_are_no_names(root: Path, names: Any) -> None:
+    write_log(root / "good.csv", 2, 0, True)
+    assert imported(root, "good", *BOUNDS) == 0
+    file = root / "data" / "tank" / "good-v0" / "data" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    metadata["offsim"]["observation_names"] = names
+    file.write_text(json.dumps(metadata))
+    assert resolve("tank/good-v0").observation_names == () and resolve("tank/good-v0").action_names == ("valve",)
+    metadata["offsim"] = names
+    file.write_text(json.dumps(metadata))
+    assert resolve("tank/good-v0").action_names == ()
 
 
 def test_an_id_that_is_taken_stays(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

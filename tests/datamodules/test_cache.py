@@ -83,7 +83,7 @@ def test_nothing_is_left_of_a_table_that_could_not_be_finished(record: Any, tmp_
     lengths = episode_lengths(parts)
     with h5py.File(parts[1].source.file, "a") as file:
         file["episode_1"]["observations"][3, 1] = np.nan
-    with pytest.raises(DataError, match=r"episode 1, step 3: observation\[1\] is nan"):
+    with pytest.raises(DataError, match=r"episode 1, step 3: observation feature 1 is nan"):
         memory_mapped(parts, lengths, "keep", tmp_path)
     assert list((tmp_path / "tables").iterdir()) == []
 

@@ -44,10 +44,10 @@ def flag(step: int) -> Callable[[Any], Any]:
 @pytest.mark.parametrize(
     ("index", "name", "edit", "message"),
     [
-        (1, "observations", put(2, 1, np.nan), r"test/set-v0, episode 1, step 2: observation\[1\] is nan"),
-        (0, "observations", put(3, 0, -np.inf), r"episode 0, step 3: observation\[0\] is -inf"),
-        (0, "observations", put(0, 0, 1e300), r"episode 0, step 0: observation\[0\] is inf"),
-        (1, "actions", put(3, 0, np.inf), r"test/set-v0, episode 1, step 3: action\[0\] is inf"),
+        (1, "observations", put(2, 1, np.nan), r"test/set-v0, episode 1, step 2: observation feature 1 is nan"),
+        (0, "observations", put(3, 0, -np.inf), r"episode 0, step 3: observation feature 0 is -inf"),
+        (0, "observations", put(0, 0, 1e300), r"episode 0, step 0: observation feature 0 is inf"),
+        (1, "actions", put(3, 0, np.inf), r"test/set-v0, episode 1, step 3: action feature 0 is inf"),
         (1, "observations", lambda values: values[:-1], "episode 1: observations have shape .*last observation"),
         (1, "observations", lambda values: values[:, :2], "episode 1: observations have shape"),
         (0, "actions", lambda values: values[:-1], "episode 0: observations have shape"),

@@ -145,6 +145,18 @@ def test_learned_termination_and_no_termination_survive_the_round_trip(simulator
         assert torch.equal(loaded.termination(observation), model(observation))
 
 
+def test_names_of_features_are_kept_or_refused(simulator: Simulator, tmp_path: Path) -> None:
+    path = tmp_path / "simulator.safetensors"
+    simulator.observation_names, simulator.action_names = tuple("abcdefghijk"), ("x", "y", "z")
+    simulator.save(path)
+    loaded = Simulator.load(path)
+    assert loaded.observation_names == tuple("abcdefghijk") and loaded.action_names == ("x", "y", "z")
+    simulator.action_names = ("x", "y")
+    simulator.save(path)
+    with pytest.raises(ModelFileError, match="names of 3 features"):
+        Simulator.load(path)
+
+
 def test_damaged_foreign_and_missing_files_are_refused(simulator: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "simulator.safetensors"
     with pytest.raises(ModelFileError, match="no simulator file"):

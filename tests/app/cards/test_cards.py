@@ -14,10 +14,11 @@ import torch
 
 from app import main as command
 from app.cards import measure as measuring
-from app.cards import video
+from app.cards import model_figures, video
 from app.cards.contenders import POLICY, RANDOM, contenders
 from app.cards.limits import limits
-from app.cards.measure import detection, measure, table_of
+from app.cards.measure import measure, table_of
+from app.cards.model_figures import detection
 from app.errors import UserError
 from zoo import get_task, load, load_policy
 from zoo.episodes import Episode
@@ -126,8 +127,8 @@ def test_contenders_are_of_many_qualities(finished: Path) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "SIMULATED_EPISODES", 3)
-    monkeypatch.setattr(measuring, "BATCHES", (1, 4))
-    monkeypatch.setattr(measuring, "TIMED_STEPS", 2)
+    monkeypatch.setattr(model_figures, "BATCHES", (1, 4))
+    monkeypatch.setattr(model_figures, "TIMED_STEPS", 2)
 
 
 def test_a_card_is_measured_written_and_published(
@@ -163,18 +164,6 @@ def test_a_card_is_measured_written_and_published(
     assert card.startswith("# hopper/tiny-v0\n") and "Weight matrices are kept in half precision." in card
     repeated = json.loads((again / "card" / "figures.json").read_text())
     assert repeated["policy"] == figures["policy"] and repeated["contenders"] == figures["contenders"]
-
-
-def test_a_simulator_of_a_task_that_is_not_known_has_no_card(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
-    simulator = load(run)
-    simulator.task = None
-    simulator.save(run / "simulator.safetensors")
-    assert command.main(["zoo", "evaluate", str(run)]) == 2
-    assert "there is nothing to measure it against" in capsys.readouterr().err
 
 
 def test_a_policy_of_another_task_is_refused(finished: Path) -> None:

@@ -1,0 +1,216 @@
+"""The figures of a card where no real task can be opened: a Simulator and its policy against recorded episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from scipy.stats import mannwhitneyu
+from tensordict import TensorDict
+
+from app.cards.model_figures import detection, finite, model_figures
+from app.errors import UserError
+from app.model_quality import feature_names
+from app.pipeline import make_data
+from app.recorded_rewards import rank_correlation, raw_rewards, recorded_rewards
+from app.rollouts import roll_out
+from datamodules import TransitionDataModule
+from lit_modules.diagnostics import open_loop_differences, spread
+from zoo import Policy, Simulator, get_task
+
+DEMONSTRATIONS, OTHERS = "held-out demonstrations", "held-out other data"
+EPISODES = 100  # of the policy in the Simulator
+ROWS = 20_000  # transitions behind rewards and uncertainties
+FEATURE_STEPS = (1, 20)  # after which errors of each feature are taken
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Recorded transitions of whole episodes.
+
+    Attributes:
+        name: where they come from.
+        table: the transitions, ``(N,)``.
+        rewards: the recorded rewards, ``(N,)``, which no training reads.
+        held_out: whether the training held them out.
+        trained_on: whether the training had them.
+    """
+
+    name: str
+    table: TensorDict
+    rewards: NDArray[Any]
+    held_out: bool = False
+    trained_on: bool = False
+
+
+def held_out_by_training(folder: Path, origin: Mapping[str, Any]) -> list[Recording]:
+    """The episodes that the training of a run or entry held out of its data.
+
+    Args:
+        folder: of the run or entry, with its ``config.yaml``.
+        origin: its ``metrics.json``.
+
+    Raises:
+        UserError: if nothing was held out, or the data is not what it was.
+        DataError: if it is not on this machine.
+    """
+    try:
+        configuration = OmegaConf.load(folder / "config.yaml")
+        assert isinstance(configuration, DictConfig)
+        stage = configuration.stages[-1]
+    except Exception as error:  # whatever YAML and OmegaConf raise
+        raise UserError(
+            f"cannot read {folder / 'config.yaml'} ({error}): name recorded episodes with --data"
+        ) from error
+    data = make_data(configuration, stage)
+    hashes = {each["id"]: each["sha256"] for each in origin["data"]}
+    for facts in data.facts():
+        if facts["sha256"] != hashes.get(facts["id"]):
+            raise UserError(
+                f"{facts['id']} is not the data that {folder} was trained on, so what was held out is not known: "
+                "restore it, or name recorded episodes with --data"
+            )
+    data.setup("fit")
+    tables = {DEMONSTRATIONS: data.expert_held_out, OTHERS: data.diverse_held_out}
+    found = [
+        Recording(name, table, recorded_rewards(data, table), held_out=True)
+        for name, table in tables.items()
+        if table is not None
+    ]
+    if not found:
+        raise UserError(f"the training of {folder} held out nothing: name recorded episodes with --data")
+    return found
+
+
+def recordings_of(ids: Sequence[str], origin: Mapping[str, Any]) -> list[Recording]:
+    """Whole datasets, such as logs that were recorded after the training.
+
+    Args:
+        ids: Minari ids.
+        origin: the ``metrics.json`` of the training.
+
+    Raises:
+        DataError: naming dataset, episode and step of what cannot be used.
+    """
+    trained = {each["sha256"] for each in origin["data"]}
+    found = []
+    for dataset_id in ids:
+        data = TransitionDataModule([dataset_id], streams={"expert": 1}, held_out_fraction=0.0)
+        data.setup("fit")
+        (facts,) = data.facts()
+        table = data.expert_train
+        found.append(Recording(dataset_id, table, recorded_rewards(data, table), trained_on=facts["sha256"] in trained))
+    return found
+
+
+@torch.no_grad()
+def measure_recorded(
+    simulator: Simulator, policy: Policy, recordings: Sequence[Recording], seed: int
+) -> dict[str, Any]:
+    """All that a card says of a Simulator whose real system cannot be opened, as JSON.
+
+    Args:
+        simulator: on the CPU.
+        policy: that was trained in it.
+        recordings: true episodes of the system.
+        seed: of the policy's episodes in the Simulator.
+
+    Returns:
+        ``recordings``, by name: ``episodes``, ``rows``, ``held_out``, ``trained_on``, mean ``learned_reward`` per step,
+        mean ``uncertainty`` in medians of the training data, ``action_error``, the distance of the policy's actions to
+        the recorded ones (root mean square, half action ranges), and ``reward_rank_correlation``, Spearman's of learned
+        reward, before its bounds, and recorded one, if there is one; ``policy``: the same ``learned_reward`` and
+        ``uncertainty`` of its episodes in the Simulator, their mean ``length`` and the ``horizon``; ``features``: for
+        each its name, its deviation in the training data and the root-mean-square open-loop error after each of
+        ``steps``, by recording, in its own unit; ``preference``: in which share of pairs a held-out demonstration has
+        more learned reward than a transition of other data; ``termination``: precision and recall of ``simulator``,
+        and the number of recorded ends; and those of ``model_figures`` by recording.
+
+    Raises:
+        UserError: if a recording has other observations or actions than the Simulator.
+    """
+    wanted = (simulator.observation_size, simulator.action_size)
+    for each in recordings:
+        sizes = (each.table["observation"].shape[-1], each.table["action"].shape[-1])
+        if sizes != wanted:
+            raise UserError(
+                f"{each.name} has {sizes[0]} observation features and {sizes[1]} actions, the Simulator {wanted[0]} "
+                f"and {wanted[1]}: name data of the same system"
+            )
+    tables = {each.name: each.table for each in recordings}
+    following, ended = (
+        torch.cat([table["next", name] for table in tables.values()]) for name in ("observation", "terminated")
+    )
+    return {
+        "recordings": {each.name: _recording(simulator, policy, each) for each in recordings},
+        "policy": _imagined(simulator, policy, seed),
+        "features": _features(simulator, tables),
+        "preference": _preference(simulator, tables),
+        "termination": {
+            "ends": int(ended.sum()),
+            "simulator": detection(simulator.termination(following), ended),
+        },
+        **model_figures(simulator, tables),
+    }
+
+
+def _recording(simulator: Simulator, policy: Policy, recording: Recording) -> dict[str, Any]:
+    rows = spread(recording.table, ROWS)
+    half_range = 0.5 * (policy.action_high - policy.action_low)
+    apart = (policy.act(rows["observation"]) - rows["action"]) / half_range
+    return {
+        "episodes": len(recording.table["episode"].unique()),
+        "rows": len(recording.table),
+        "held_out": recording.held_out,
+        "trained_on": recording.trained_on,
+        **_paid(simulator, rows),
+        "action_error": float(apart.square().mean().sqrt()),
+        "reward_rank_correlation": rank_correlation(raw_rewards(simulator.reward, recording.table), recording.rewards),
+    }
+
+
+def _imagined(simulator: Simulator, policy: Policy, seed: int) -> dict[str, Any]:
+    horizon = get_task(simulator.task).horizon if simulator.task else simulator.horizon
+    assert horizon is not None  # a Simulator of no known task has one
+    imagined = roll_out(simulator, policy.act, EPISODES, horizon, seed)
+    length = float(imagined.lengths.float().mean())
+    return {"horizon": horizon, "length": length, **_paid(simulator, spread(imagined.visited(), ROWS))}
+
+
+def _paid(simulator: Simulator, rows: TensorDict) -> dict[str, float]:
+    uncertainty = simulator.measure_uncertainty(rows["observation"], rows["action"]).mean()
+    reward = simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
+    return {
+        "learned_reward": float(reward.mean()),
+        "uncertainty": float(uncertainty) / simulator.uncertainty_unit(),
+    }
+
+
+def _features(simulator: Simulator, tables: Mapping[str, TensorDict]) -> dict[str, Any]:
+    errors: dict[str, list[list[float | None]]] = {}
+    for name, table in tables.items():
+        differences = open_loop_differences(simulator.transition, table, FEATURE_STEPS)
+        errors[name] = [
+            [finite(value) for value in differences[step].square().mean(dim=0).sqrt().tolist()]
+            if step in differences
+            else [None] * simulator.observation_size
+            for step in FEATURE_STEPS
+        ]
+    return {
+        "names": feature_names(simulator),
+        "deviation": simulator.transition.observation_normalizer.std.tolist(),
+        "steps": list(FEATURE_STEPS),
+        "error": errors,
+    }
+
+
+def _preference(simulator: Simulator, tables: Mapping[str, TensorDict]) -> float | None:
+    if not {DEMONSTRATIONS, OTHERS} <= set(tables):
+        return None
+    good, other = (raw_rewards(simulator.reward, spread(tables[name], ROWS)) for name in (DEMONSTRATIONS, OTHERS))
+    return float(mannwhitneyu(good, other).statistic) / (len(good) * len(other))

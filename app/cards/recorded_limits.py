@@ -1,0 +1,56 @@
+"""What a card says, in plain words, of a Simulator that was measured against recorded episodes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.cards.limits import GUESS, coverages, ends, forecasts
+
+FAR = 2.0  # medians of the training data's uncertainty from which a policy is where little data is
+TELLS = 0.9  # share of pairs from which a reward knows demonstrations from other data
+SAME = 0.1  # half action ranges, root mean square, below which logged actions are the policy's own
+
+
+def recorded_limits(figures: Mapping[str, Any]) -> list[str]:
+    """One sentence for each thing that a user should know, the worst not left out."""
+    recordings = figures["recordings"]
+    wheres = {name: f"on {name}" for name in recordings}
+    known = [name for name, each in recordings.items() if each["trained_on"]]
+    return [
+        *(f"It was trained on {name}: what it says there is better than what it knows." for name in known),
+        *(forecasts(figures, name, where) for name, where in wheres.items()),
+        *coverages(figures["coverage"], wheres),
+        *ends(figures["termination"]),
+        *_preference(figures["preference"]),
+        _policy(figures["policy"]["uncertainty"]),
+        _tried([name for name, each in recordings.items() if each["action_error"] < SAME and not each["held_out"]]),
+        GUESS,
+    ]
+
+
+def _preference(preference: float | None) -> list[str]:
+    if preference is None:
+        return []
+    if preference >= TELLS:
+        return [f"Its reward knows demonstrations from other data: it pays more for them in {preference:.0%} of pairs."]
+    return [
+        f"Its reward hardly knows demonstrations from other data: it pays more for them in {preference:.0%} of pairs, "
+        "where chance is 50%."
+    ]
+
+
+def _policy(uncertainty: float) -> str:
+    told = f"{uncertainty:.2g} medians of the data's uncertainty"
+    if uncertainty < FAR:
+        return f"In the simulator its policy stays where the data is ({told})."
+    return f"In the simulator its policy goes where little data is ({told}): what it earns there means nothing."
+
+
+def _tried(logged: list[str]) -> str:
+    if logged:
+        return f"Its policy acts as {', '.join(logged)} did: forecasts there are those of where it goes."
+    return (
+        "Its policy was not tried in the real system: log some episodes of it there, and name them with "
+        "`offsim zoo evaluate ... --data ID`."
+    )
