@@ -27,9 +27,12 @@ Numbers = NDArray[np.float64]
 INK = "#0a0b0c"
 WIDTH = 9.8
 HALF = 4.75
+LONG_LABEL = 26  # characters of which two do not fit beside each other above half a page
 COLORS = {
     "expert": "#12936b",
     "held-out expert": "#5b8f2e",
+    "held-out demonstrations": "#12936b",
+    "held-out other data": "#b07d00",
     "diverse": "#b07d00",
     "roll-out": "#2f7fd0",
     "simulator": "#2f7fd0",
@@ -294,17 +297,30 @@ def open_loop(names: Sequence[str], real: Numbers, simulated: Numbers, panels: i
 
 
 @matplotlib.rc_context(STYLE)
-def error_by_step(steps: Numbers, errors: Mapping[str, Numbers], baselines: Mapping[str, Numbers]) -> Figure:
-    """Open-loop error after so many steps, per kind of data, with dashed baselines in the same colours."""
+def error_by_step(
+    steps: Numbers, errors: Mapping[str, Numbers], baselines: Mapping[str, Numbers], baseline: str = "baseline"
+) -> Figure:
+    """Open-loop error after so many steps, per kind of data, with dashed baselines in the same colours.
+
+    Args:
+        steps: after how many steps, ``(K,)``.
+        errors: ``(K,)`` by kind of data.
+        baselines: errors of a forecast that knows nothing, by the same kinds.
+        baseline: what that forecast is called.
+    """
     _require([values for values in errors.values() if np.isfinite(values).any()], "no finite errors")
     # A simulator that flies off to infinity must still be seen to fly off.
     ceiling = 1e6
     figure = _figure(3.3, width=HALF)
     axis = figure.subplots()
+    free = iter(OTHER_COLORS)  # kinds that have no colour of their own must still be told apart
+    tints = {label: COLORS.get(label) or next(free, color(label)) for label in errors}
     for label, values in errors.items():
-        _line(axis, steps, np.minimum(values, ceiling), color(label), label=label)
+        _line(axis, steps, np.minimum(values, ceiling), tints[label], label=label)
     for label, values in baselines.items():
-        _line(axis, steps, np.minimum(values, ceiling), color(label.split(", ")[0]), label=label, dashes="--")
+        _line(axis, steps, np.minimum(values, ceiling), tints.get(label, INK), dashes="--")
+    if baselines:
+        axis.plot([], [], color=INK, linestyle="--", label=baseline)
     axis.axhline(1.0, color=INK, linewidth=0.8, linestyle=":")
     axis.set(
         xscale="log", yscale="log", xlabel="steps without seeing the real state", ylabel="error in standard deviations"
@@ -314,7 +330,7 @@ def error_by_step(steps: Numbers, errors: Mapping[str, Numbers], baselines: Mapp
         side.set_minor_formatter(NullFormatter())
     counts = steps[np.isfinite(steps) & (steps > 0)]
     axis.set_xticks(counts[:: max(1, len(counts) // 8)])
-    figure.legend(loc="outside upper left", ncols=2)
+    figure.legend(loc="outside upper left", ncols=1 if max(map(len, errors)) > LONG_LABEL else 2)
     return figure
 
 

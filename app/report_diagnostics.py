@@ -37,9 +37,9 @@ def draw_diagnostics(plots: Plots, path: Path) -> None:
 
 def _error_by_step(part: Mapping[str, Any]) -> Figure:
     baseline = part.get("baseline") or {}
+    baselines = groups(baseline.get("normalized_error", {}))
     name = str(baseline.get("label", "baseline"))
-    baselines = {f"{label}, {name}": values for label, values in groups(baseline.get("normalized_error", {})).items()}
-    return figures.error_by_step(numbers(part["steps"]), groups(part["normalized_error"]), baselines)
+    return figures.error_by_step(numbers(part["steps"]), groups(part["normalized_error"]), baselines, name)
 
 
 def _calibration(part: Mapping[str, Any]) -> Figure:

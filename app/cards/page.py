@@ -96,12 +96,12 @@ def _write_figures(folder: Path, found: Mapping[str, Any], labels: Mapping[str, 
     (folder / CARD_FOLDER).mkdir(parents=True, exist_ok=True)
     write_whole(folder / CARD_FOLDER / "figures.json", json.dumps(found, indent=1))
 
-    def series(key: str, suffix: str = "") -> dict[str, Any]:
-        return {label + suffix: np.array(found[key][kind], dtype=float) for kind, label in labels.items()}
+    def series(key: str) -> dict[str, Any]:
+        return {label: np.array(found[key][kind], dtype=float) for kind, label in labels.items()}
 
     steps = np.array(found["steps"], dtype=float)
     errors = report_figures.error_by_step(
-        steps, series("open_loop_error"), series("no_change_error", ", if nothing changed")
+        steps, series("open_loop_error"), series("no_change_error"), "predict no change"
     )
     save(errors, folder / CARD_FOLDER / "errors.png")
 
