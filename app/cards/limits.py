@@ -21,7 +21,7 @@ def limits(figures: Mapping[str, Any]) -> list[str]:
         forecasts(figures, POLICY, "where its policy goes"),
         forecasts(figures, "others", "where worse policies go"),
         _ranking(figures["return_correlation"]),
-        _promise(figures["exploitation_gap"]),
+        promise(figures["exploitation_gap"]),
         *coverages(figures["coverage"], {POLICY: "where its policy goes", "others": "elsewhere"}),
         *ends(figures["termination"]),
         GUESS,
@@ -61,12 +61,13 @@ def _ranking(correlation: Mapping[str, float | None]) -> str:
     return f"Do not ask it which of two policies is better (rank correlation {rank:.2f}); what fails first: {weaker}."
 
 
-def _promise(gap: float | None) -> str:
+def promise(gap: float | None, real: str = "the real task") -> str:
+    """Whether the Simulator keeps what it promises its policy, which it does not by this share of what is paid."""
     if gap is None:
-        return "What it promises its own policy cannot be compared: the real task pays nothing in learned reward."
+        return f"What it promises its own policy cannot be compared: {real} pays nothing in learned reward."
     if abs(gap) <= GAP:
         return f"What it promises its own policy is paid, to within {abs(gap):.0%}."
-    return f"It promises its own policy {abs(gap):.0%} {'more' if gap > 0 else 'less'} than the real task pays."
+    return f"It promises its own policy {abs(gap):.0%} {'more' if gap > 0 else 'less'} than {real} pays."
 
 
 def coverages(coverage: Mapping[str, Mapping[str, float]], wheres: Mapping[str, str]) -> list[str]:

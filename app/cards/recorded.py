@@ -36,7 +36,7 @@ class Recording:
     Attributes:
         name: where they come from.
         table: the transitions, ``(N,)``.
-        rewards: the recorded rewards, ``(N,)``, which no training reads.
+        rewards: the recorded rewards of ``rows``, which no training reads.
         held_out: whether the training held them out.
         trained_on: whether the training had them.
     """
@@ -46,6 +46,11 @@ class Recording:
     rewards: NDArray[Any]
     held_out: bool = False
     trained_on: bool = False
+
+    @property
+    def rows(self) -> TensorDict:
+        """Evenly spaced ones, no more than rewards and uncertainties need."""
+        return spread(self.table, ROWS)
 
 
 def held_out_by_training(folder: Path, origin: Mapping[str, Any]) -> list[Recording]:
@@ -78,7 +83,7 @@ def held_out_by_training(folder: Path, origin: Mapping[str, Any]) -> list[Record
     data.setup("fit")
     tables = {DEMONSTRATIONS: data.expert_held_out, OTHERS: data.diverse_held_out}
     found = [
-        Recording(name, table, recorded_rewards(data, table), held_out=True)
+        Recording(name, table, recorded_rewards(data, spread(table, ROWS)), held_out=True)
         for name, table in tables.items()
         if table is not None
     ]
@@ -104,7 +109,11 @@ def recordings_of(ids: Sequence[str], origin: Mapping[str, Any]) -> list[Recordi
         data.setup("fit")
         (facts,) = data.facts()
         table = data.expert_train
-        found.append(Recording(dataset_id, table, recorded_rewards(data, table), trained_on=facts["sha256"] in trained))
+        found.append(
+            Recording(
+                dataset_id, table, recorded_rewards(data, spread(table, ROWS)), trained_on=facts["sha256"] in trained
+            )
+        )
     return found
 
 
@@ -121,15 +130,16 @@ def measure_recorded(
         seed: of the policy's episodes in the Simulator.
 
     Returns:
-        ``recordings``, by name: ``episodes``, ``rows``, ``held_out``, ``trained_on``, mean ``learned_reward`` per step,
-        mean ``uncertainty`` in medians of the training data, ``action_error``, the distance of the policy's actions to
-        the recorded ones (root mean square, half action ranges), and ``reward_rank_correlation``, Spearman's of learned
-        reward, before its bounds, and recorded one, if there is one; ``policy``: the same ``learned_reward`` and
-        ``uncertainty`` of its episodes in the Simulator, their mean ``length`` and the ``horizon``; ``features``: for
-        each its name, its deviation in the training data and the root-mean-square open-loop error after each of
-        ``steps``, by recording, in its own unit; ``preference``: in which share of pairs a held-out demonstration has
-        more learned reward than a transition of other data; ``termination``: precision and recall of ``simulator``,
-        and the number of recorded ends; and those of ``model_figures`` by recording.
+        ``recordings``, by name: ``episodes``, ``rows``, ``held_out``, ``trained_on``, mean ``learned_reward`` per step
+        beyond what ending is worth, mean ``uncertainty`` in medians of the training data, ``action_error``, the
+        distance of the policy's actions to the recorded ones (root mean square, half action ranges), and
+        ``reward_rank_correlation``, Spearman's of learned reward, before its bounds, and recorded one, if there is one;
+        ``policy``: the same ``learned_reward`` and ``uncertainty`` of its episodes in the Simulator, their mean
+        ``length`` and the ``horizon``; ``features``: for each its name, its deviation in the training data and the
+        root-mean-square open-loop error after each of ``steps``, by recording, in its own unit; ``preference``: in
+        which share of pairs a held-out demonstration has more learned reward than a transition of other data;
+        ``termination``: precision and recall of ``simulator``, and the number of recorded ends; and those of
+        ``model_figures`` by recording.
 
     Raises:
         UserError: if a recording has other observations or actions than the Simulator.
@@ -143,24 +153,18 @@ def measure_recorded(
                 f"and {wanted[1]}: name data of the same system"
             )
     tables = {each.name: each.table for each in recordings}
-    following, ended = (
-        torch.cat([table["next", name] for table in tables.values()]) for name in ("observation", "terminated")
-    )
     return {
         "recordings": {each.name: _recording(simulator, policy, each) for each in recordings},
         "policy": _imagined(simulator, policy, seed),
         "features": _features(simulator, tables),
         "preference": _preference(simulator, tables),
-        "termination": {
-            "ends": int(ended.sum()),
-            "simulator": detection(simulator.termination(following), ended),
-        },
+        "termination": _terminations(simulator, list(tables.values())),
         **model_figures(simulator, tables),
     }
 
 
 def _recording(simulator: Simulator, policy: Policy, recording: Recording) -> dict[str, Any]:
-    rows = spread(recording.table, ROWS)
+    rows = recording.rows
     half_range = 0.5 * (policy.action_high - policy.action_low)
     apart = (policy.act(rows["observation"]) - rows["action"]) / half_range
     return {
@@ -170,7 +174,7 @@ def _recording(simulator: Simulator, policy: Policy, recording: Recording) -> di
         "trained_on": recording.trained_on,
         **_paid(simulator, rows),
         "action_error": float(apart.square().mean().sqrt()),
-        "reward_rank_correlation": rank_correlation(raw_rewards(simulator.reward, recording.table), recording.rewards),
+        "reward_rank_correlation": rank_correlation(raw_rewards(simulator.reward, rows), recording.rewards),
     }
 
 
@@ -186,7 +190,7 @@ def _paid(simulator: Simulator, rows: TensorDict) -> dict[str, float]:
     uncertainty = simulator.measure_uncertainty(rows["observation"], rows["action"]).mean()
     reward = simulator.reward(rows["observation"], rows["action"], rows["next", "observation"])
     return {
-        "learned_reward": float(reward.mean()),
+        "learned_reward": float(reward.mean()) - simulator.end_worth(),
         "uncertainty": float(uncertainty) / simulator.uncertainty_unit(),
     }
 
@@ -207,6 +211,13 @@ def _features(simulator: Simulator, tables: Mapping[str, TensorDict]) -> dict[st
         "steps": list(FEATURE_STEPS),
         "error": errors,
     }
+
+
+def _terminations(simulator: Simulator, tables: Sequence[TensorDict]) -> dict[str, Any]:
+    parts = [part["next"] for table in tables for part in table.split(ROWS)]
+    predicted = torch.cat([simulator.termination(part["observation"]) for part in parts])
+    ended = torch.cat([part["terminated"] for part in parts])
+    return {"ends": int(ended.sum()), "simulator": detection(predicted, ended)}
 
 
 def _preference(simulator: Simulator, tables: Mapping[str, TensorDict]) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.cards.limits import GUESS, coverages, ends, forecasts
+from app.cards.limits import GUESS, coverages, ends, forecasts, promise
 
 FAR = 2.0  # medians of the training data's uncertainty from which a policy is where little data is
 TELLS = 0.9  # share of pairs from which a reward knows demonstrations from other data
@@ -24,7 +24,7 @@ def recorded_limits(figures: Mapping[str, Any]) -> list[str]:
         *ends(figures["termination"]),
         *_preference(figures["preference"]),
         _policy(figures["policy"]["uncertainty"]),
-        _tried([name for name, each in recordings.items() if each["action_error"] < SAME and not each["held_out"]]),
+        *_tried(recordings, figures["policy"]["learned_reward"]),
         GUESS,
     ]
 
@@ -47,10 +47,14 @@ def _policy(uncertainty: float) -> str:
     return f"In the simulator its policy goes where little data is ({told}): what it earns there means nothing."
 
 
-def _tried(logged: list[str]) -> str:
-    if logged:
-        return f"Its policy acts as {', '.join(logged)} did: forecasts there are those of where it goes."
-    return (
-        "Its policy was not tried in the real system: log some episodes of it there, and name them with "
-        "`offsim zoo evaluate ... --data ID`."
-    )
+def _tried(recordings: Mapping[str, Any], promised: float) -> list[str]:
+    logged = [name for name, each in recordings.items() if each["action_error"] < SAME and not each["held_out"]]
+    if not logged:
+        return [
+            "Its policy was not tried in the real system: log some episodes of it there, and name them with "
+            "`offsim zoo evaluate ... --data ID`."
+        ]
+    said = [f"Its policy acts as {name} did: forecasts there are those of where it goes." for name in logged]
+    paid = [recordings[name]["learned_reward"] for name in logged]
+    gaps = [(promised - each) / abs(each) if each else None for each in paid]
+    return [*said, *(promise(gap, name) for gap, name in zip(gaps, logged, strict=True))]

@@ -94,7 +94,7 @@ def test_other_spaces_are_refused(models: tuple[Simulator, Policy]) -> None:
 
 FIGURES: dict[str, Any] = {
     "recordings": {
-        name: {"trained_on": False, "held_out": True, "action_error": error}
+        name: {"trained_on": False, "held_out": True, "action_error": error, "learned_reward": 0.8}
         for name, error in ((DEMONSTRATIONS, 0.05), (OTHERS, 0.9))
     },
     "steps": [1, 5],
@@ -103,7 +103,7 @@ FIGURES: dict[str, Any] = {
     "coverage": {DEMONSTRATIONS: {"50%": 0.5, "90%": 0.7}, OTHERS: {"50%": 0.5, "90%": 0.9}},
     "termination": {"ends": 0, "simulator": {"precision": None, "recall": None}},
     "preference": 0.97,
-    "policy": {"uncertainty": 0.8},
+    "policy": {"uncertainty": 0.8, "learned_reward": 1.0},
 }
 
 
@@ -116,8 +116,10 @@ def test_sentences_follow_from_the_figures() -> None:
     assert "stays where the data is (0.8 medians" in said
     assert "not tried in the real system" in said and "trained on" not in said
 
-    figures = copy.deepcopy(FIGURES) | {"preference": 0.6, "policy": {"uncertainty": 3.0}}
-    figures["recordings"] = {"plant/new-v0": {"trained_on": True, "held_out": False, "action_error": 0.05}}
+    figures = copy.deepcopy(FIGURES) | {"preference": 0.6, "policy": {"uncertainty": 3.0, "learned_reward": 1.0}}
+    figures["recordings"] = {
+        "plant/new-v0": {"trained_on": True, "held_out": False, "action_error": 0.05, "learned_reward": 0.8}
+    }
     for key in ("open_loop_error", "no_change_error", "coverage"):
         figures[key] = {"plant/new-v0": figures[key][DEMONSTRATIONS]}
     said = "\n".join(recorded_limits(figures))
@@ -125,6 +127,7 @@ def test_sentences_follow_from_the_figures() -> None:
     assert "goes where little data is (3 medians" in said
     assert "It was trained on plant/new-v0" in said
     assert "acts as plant/new-v0 did" in said and "not tried" not in said
+    assert "promises its own policy 25% more than plant/new-v0 pays" in said
 
 
 def test_a_known_task_can_be_measured_against_recordings(
