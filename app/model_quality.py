@@ -69,7 +69,7 @@ def write_model_quality(
         baseline[name] = [apart.get(step) for step in STEPS]
         found = transition_errors(simulator.transition, table, horizon=5)
         content["calibration"]["observed"][name] = [float(found[f"inside_{round(100 * level)}"]) for level in INTERVALS]
-        content["open_loop"].append(_drawn_roll_out(simulator, table, name))
+        content["open_loop"].append(drawn_roll_out(simulator, table, name))
     content["open_loop_error"]["baseline"] = {"label": "predict no change", "normalized_error": baseline}
     content["open_loop"] = [drawn for drawn in content["open_loop"] if drawn is not None]
     data.release()
@@ -96,7 +96,8 @@ def _uncertainty(simulator: Simulator, table: TensorDict) -> list[float]:
     return [round(float(value), 5) for value in simulator.measure_uncertainty(rows["observation"], rows["action"])]
 
 
-def _drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict[str, Any] | None:
+def drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict[str, Any] | None:
+    """A stretch of an episode and what the Simulator makes of its actions, to be drawn; ``None`` if there is none."""
     longest = SHOWN_STEPS
     while longest > 1 and len(segments(table, longest)) == 0:
         longest //= 2

@@ -23,6 +23,7 @@ from zoo.tasks import Task
 CARD = "card.md"
 CARD_FOLDER = "card"
 VIDEO = "side_by_side.gif"
+FORECAST = "forecast.png"
 COLOURS = {POLICY: "policy", "others": "diverse"}  # those of a report
 
 
@@ -78,6 +79,10 @@ def write_recorded_card(
     """
     names = list(found["recordings"])
     _write_figures(folder, found, dict(zip(names, names, strict=True)))
+    drawn = found["open_loop"]
+    if drawn is not None:
+        curves = report_figures.open_loop(drawn["names"], np.array(drawn["real"]), np.array(drawn["simulated"]))
+        save(curves, folder / CARD_FOLDER / FORECAST)
     return _write_page(
         folder,
         "card_recorded.md.j2",
@@ -85,6 +90,8 @@ def write_recorded_card(
         origin,
         title=title,
         limits=recorded_limits(found),
+        drawn=drawn,
+        forecast=FORECAST,
         policy=found["policy"],
         tables=common_tables(found, origin, dict(zip(names, names, strict=True))) | recording_tables(found),
         precision=precision,

@@ -15,7 +15,7 @@ from tensordict import TensorDict
 
 from app.cards.model_figures import detection, finite, model_figures
 from app.errors import UserError
-from app.model_quality import feature_names
+from app.model_quality import drawn_roll_out, feature_names
 from app.pipeline import make_data
 from app.recorded_rewards import rank_correlation, raw_rewards, recorded_rewards
 from app.rollouts import roll_out
@@ -136,7 +136,8 @@ def measure_recorded(
         ``reward_rank_correlation``, Spearman's of learned reward, before its bounds, and recorded one, if there is one;
         ``policy``: the same ``learned_reward`` and ``uncertainty`` of its episodes in the Simulator, their mean
         ``length`` and the ``horizon``; ``features``: for each its name, its deviation in the training data and the
-        root-mean-square open-loop error after each of ``steps``, by recording, in its own unit; ``preference``: in
+        root-mean-square open-loop error after each of ``steps``, by recording, in its own unit; ``open_loop``: a
+        stretch of the first recording, and its forecast; ``preference``: in
         which share of pairs a held-out demonstration has more learned reward than a transition of other data;
         ``termination``: precision and recall of ``simulator``, and the number of recorded ends; and those of
         ``model_figures`` by recording.
@@ -157,6 +158,7 @@ def measure_recorded(
         "recordings": {each.name: _recording(simulator, policy, each) for each in recordings},
         "policy": _imagined(simulator, policy, seed),
         "features": _features(simulator, tables),
+        "open_loop": drawn_roll_out(simulator, recordings[0].table, recordings[0].name),
         "preference": _preference(simulator, tables),
         "termination": _terminations(simulator, list(tables.values())),
         **model_figures(simulator, tables),

@@ -93,6 +93,7 @@ def test_logs_become_an_environment_and_a_policy(
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("- ")]
     assert len(said) >= 5 and all(line in card for line in said)
     assert "| level |" in card and "not tried in the real system" in card
+    assert "card/forecast.png" in card and (out / "card" / "forecast.png").is_file()
     place = str(root / "shared")
     assert command.main(["zoo", "push", str(out), "--as", "tank/mine-v0", "--to", place]) == 0
     assert command.main(["zoo", "pull", "tank/mine-v0", "--from", place]) == 0
