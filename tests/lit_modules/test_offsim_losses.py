@@ -6,13 +6,16 @@ import inspect
 import math
 import warnings
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from tensordict import TensorDict
+from torch.nn import functional
 
 from lit_modules import proposals
 from lit_modules.diagnostics import segments
+from lit_modules.method import Compute, Follow
 from lit_modules.offsim import GAME_SETTINGS, OffSim
 from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.random_stream import RandomStream
@@ -232,6 +235,94 @@ def test_entropy_term_widens_and_adversarial_term_reaches_the_transition() -> No
     loss.backward()
     assert float(module.transition.network.layers[0].weight.grad.abs().sum()) > 0
     assert "transition/own_reward" in parts
+
+
+def test_the_model_is_after_the_reward_of_its_own_transitions() -> None:
+    module = make(likelihood_weight=0.0, adversarial_weight=0.7, entropy_weight=0.0)
+    rows, own = batches(module), rollouts()
+    drawn = module.draw(rows)
+    loss, parts = module.transition_objective(one_update(module, rows), drawn, own)
+    picked = pick_alive(own, drawn["own_pick"])
+    following = module.sample(picked["observation"], picked["action"], drawn["own_order"], drawn["own_noise"])
+    features = module.reward.features(picked["observation"], picked["action"], following)
+    wanted = module.reward.raw(features).mean()
+    assert float(parts["transition/own_reward"]) == pytest.approx(float(wanted.detach()), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(-0.7 * float(wanted.detach()), rel=1e-5)
+    # A step down its gradient has the model's own transitions rewarded higher
+    loss.backward()
+    with torch.no_grad():
+        for parameter in module.transition.parameters():
+            if parameter.grad is not None:
+                parameter -= 1e-2 * parameter.grad
+    _, after = module.transition_objective(one_update(module, rows), drawn, own)
+    assert float(after["transition/own_reward"]) > float(wanted.detach())
+
+
+def converse(module: OffSim, updates: int) -> list[tuple[int, str, Any]]:
+    """The steps that a game asks for: the update, what it is of, and the step."""
+    module._measure_before_game = lambda: None  # type: ignore[method-assign]
+    rows = batches(module)
+    conversation = module.converse({name: torch.stack([stream] * updates) for name, stream in rows.items()})
+    asked: list[tuple[int, str, Any]] = []
+    answer: Any = None
+    while True:
+        try:
+            step = conversation.send(answer)
+        except StopIteration:
+            return asked
+        if isinstance(step, Compute):
+            with torch.no_grad():
+                answer = getattr(module, step.function)(*step.arguments)
+            continue
+        asked.append((module.updates, "follow" if isinstance(step, Follow) else step.function, step))
+        answer = {}
+
+
+def test_the_game_takes_turns() -> None:
+    module = make(pretraining_updates=2, reward_every=2, transition_every=3, reward_average=0.9)
+    asked = converse(module, 8)
+    when = {kind: [update for update, name, _ in asked if name == kind] for kind in {name for _, name, _ in asked}}
+    # Likelihood alone at first; then the reward in every second update, the transition model in every third
+    assert when["transition_objective"] == [0, 1, 3, 6]
+    assert when["reward_objective"] == when["follow"] == [2, 4, 6]
+    told = {update: step.arguments[1:] for update, name, step in asked if name == "transition_objective"}
+    assert told[0] == (None, None) and told[3] == (None, None) and told[6] != (None, None)
+
+
+def test_the_averaged_reward_follows_slowly() -> None:
+    module = make(pretraining_updates=0, reward_average=0.9)
+    follow = next(step for _, name, step in converse(module, 1) if name == "follow")
+    assert follow.share == pytest.approx(0.1)
+    assert [id(each) for each in follow.followers] == [id(each) for each in module.averaged_reward.network.parameters()]
+    assert [id(each) for each in follow.leaders] == [id(each) for each in module.reward.network.parameters()]
+
+
+def test_a_learned_end_is_part_of_the_loss() -> None:
+    module = make(termination="learned", adversarial_weight=0.0, entropy_weight=0.0)
+    rows = batches(module)
+    rows["all"]["next", "terminated"][:3] = True
+    inputs = one_update(module, rows)
+    loss, parts = module.transition_objective(inputs)
+    logits = module.termination.logits(inputs["reached"])  # type: ignore[union-attr]
+    wanted = functional.binary_cross_entropy_with_logits(logits, inputs["ended"])
+    assert float(parts["termination/loss"]) == pytest.approx(float(wanted.detach()), rel=1e-5)
+    without = float(loss.detach()) - float(wanted.detach())
+    assert without == pytest.approx(float(make().transition_objective(inputs)[0].detach()), rel=1e-2)
+    loss.backward()
+    assert all(parameter.grad is not None for parameter in module.termination.parameters())
+
+
+def test_a_tuned_entropy_aims_above_that_of_likelihood_alone() -> None:
+    module = make(entropy_weight="tuned", entropy_gain=0.3)
+    recorded = table(40)
+    data = SimpleNamespace(
+        expert_train=recorded, diverse_train=None, expert_held_out=None, diverse_held_out=None, release=lambda: None
+    )
+    module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
+    module._measure_before_game()
+    with torch.no_grad():
+        _, log_variance = module.transition(recorded["observation"], recorded["action"])
+    assert float(module.target_entropy) == pytest.approx(0.5 * float(log_variance.mean()) + 0.3, abs=1e-4)
 
 
 def test_roll_outs_follow_recorded_actions_and_stop_with_the_episode() -> None:
