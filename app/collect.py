@@ -29,7 +29,6 @@ from zoo.files import sha256
 from zoo.policy import Policy
 from zoo.tasks import TASKS, Task
 
-HELP = "train an expert in the real task and record datasets of several levels"
 LEVELS = ("expert", "medium", "replay", "random")
 RANDOM_STEPS = 100_000
 # Recorded episodes start from other seeds than training's and evaluation's, and those of two --seed from others again.

@@ -20,13 +20,12 @@ from app.errors import UserError
 from datamodules.sources import Source
 from zoo.tasks import TASKS, Task
 
-HELP = "find out what is wrong with a dataset before training on it"
 FAULTS_FOUND = 1  # exit status
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.description = HELP[0].upper() + HELP[1:] + "."
+    parser.description = "Find out what is wrong with a dataset before training on it."
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
     check = commands.add_parser(
         "check",

@@ -23,8 +23,6 @@ from app.report import write_report
 from datamodules import DataError
 from zoo.files import ModelFileError
 
-HELP = "find out whether simulator, reward or learner keeps the policy of a finished run from the expert's level"
-
 NEEDED = ("config.yaml", "metrics.json", "behaviour_cloning.safetensors", "simulator.safetensors", "policy.safetensors")
 
 

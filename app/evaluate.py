@@ -22,8 +22,6 @@ from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.tasks import TASKS, Task
 
-HELP = "run a saved policy in the real task and report its returns"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""

@@ -22,7 +22,6 @@ from app.pipeline import make_data, say
 from app.results.page import write_page
 from datamodules import DataError
 
-HELP = "carry out a grid of training runs from one YAML, and write the page of their results"
 RESULTS = Path("docs") / "results"
 
 

@@ -18,8 +18,6 @@ from app.tables import Layout, feature_names, read_episodes
 from datamodules.sources import RECORDED_BY
 from zoo.episodes import Episode
 
-HELP = "turn logs of your own system, CSV or NumPy files, into a dataset to train on"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""

@@ -8,12 +8,23 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 from app.allocator import keep_freed_memory
 from app.errors import Interrupted, UserError
 
-COMMANDS = ("import", "data", "train", "experiment", "collect", "evaluate", "diagnose", "report", "zoo")
+COMMANDS = {
+    "import": "turn logs of your own system, CSV or NumPy files, into a dataset to train on",
+    "data": "find out what is wrong with a dataset before training on it",
+    "train": "learn a simulator and train a policy in it, evaluate, report: the main job",
+    "experiment": "carry out a grid of training runs from one YAML, and write the page of their results",
+    "collect": "train an expert in the real task and record datasets of several levels",
+    "evaluate": "run a saved policy in the real task and report its returns",
+    "diagnose": "find out whether simulator, reward or learner keeps a run's policy from the expert's level",
+    "report": "write one self-contained HTML page about a run: result, curves, histograms, roll-outs, data",
+    "zoo": "list, show, fetch, publish, measure and export pretrained simulators",
+}
 MODULES = {"import": "import_data"}  # a word of Python's own cannot name a module
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
@@ -49,18 +60,23 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchrl.*")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Parser of every command but those of LightningCLI, which parses its own arguments."""
+def build_parser(word: str | None = None) -> argparse.ArgumentParser:
+    """Parser of every command but those of LightningCLI, which parses its own arguments.
+
+    Args:
+        word: the command that is meant; of the others there are the names alone, as importing them takes seconds.
+    """
     parser = argparse.ArgumentParser(
         prog="offsim", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"offsim {version('offsim')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
-        module = _module(name)
+    for name, text in COMMANDS.items():
         command = commands.add_parser(
-            name, help=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+            name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
-        module.configure(command)
+        if name == word:
+            _module(name).configure(command)
     for name in LIGHTNING_COMMANDS:
         commands.add_parser(name, help=f"{name} one stage from a configuration file (LightningCLI)", add_help=False)
     return parser
@@ -78,9 +94,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words and words[0] in LIGHTNING_COMMANDS:
             return importlib.import_module("app.stages").run(words)
-        parsed, rest = build_parser().parse_known_args(words)
+        if not words:
+            build_parser().print_help(sys.stderr)
+            return 2
+        parser = build_parser(words[0])
+        parsed, rest = parser.parse_known_args(words)
         if rest and parsed.command != "train":
-            build_parser().error(f"unrecognized arguments: {' '.join(rest)}")
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
         parsed.overrides = rest
         return int(_module(parsed.command).run(parsed))
     except UserError as error:

@@ -23,8 +23,6 @@ from app.report_diagnostics import draw_diagnostics
 from app.report_numbers import MISSING, duration, format_number, number, numbers, percent
 from app.report_plots import Plots
 
-HELP = "write one self-contained HTML page about a run: result, curves, histograms, roll-outs, data, configuration"
-
 NOT_JOINED = "policy, not joined"  # what was learned in the Simulator, without the cloned networks beside it
 CONTENDERS = {"expert": "expert", "behaviour_cloning": "behaviour cloning", "policy": "policy"}
 STAGES = {"simulator": "simulator", "policy": "policy", "behaviour_cloning": "behaviour cloning"}

@@ -25,8 +25,6 @@ from lit_modules.method import Diverged
 
 RETRY_RATE = 0.5  # of the learning rates, after each divergence
 
-HELP = "learn a simulator and train a policy in it, evaluate, report: the main job"
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``offsim train``."""

@@ -27,8 +27,6 @@ from zoo.ids import EntryId
 from zoo.loading import located
 from zoo.sources import Folder, pull, push, source, verify
 
-HELP = "list, show, fetch, publish, measure and export pretrained simulators"
-
 PLACE = "a folder of entries, or hf://OWNER/NAME for a repository of the Hugging Face Hub"
 
 

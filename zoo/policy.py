@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy.typing as npt
 import torch
 import torch.nn.functional as functional
-from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
-from torchrl.modules import ProbabilisticActor, TanhNormal
 
 from zoo.files import ModelFileError, load_state, read_model, write_model
 from zoo.networks import EnsembleLinear, EnsembleMLP, mlp
 from zoo.normalizer import Normalizer
+
+if TYPE_CHECKING:
+    from torchrl.modules import ProbabilisticActor, TanhNormal
 
 # Recorded actions may lie on the bound, where the density of a squashed Gaussian is infinite.
 BOUND_MARGIN = 1e-3
@@ -145,6 +146,8 @@ class Policy(nn.Module):
 
     def distribution(self, observation: Tensor) -> TanhNormal:
         """Distribution over actions within the bounds."""
+        from torchrl.modules import TanhNormal  # here, as in :meth:`actor`
+
         location, scale = self(observation)
         return TanhNormal(location, scale, low=self.action_low, high=self.action_high)
 
@@ -214,6 +217,10 @@ class Policy(nn.Module):
 
     def actor(self) -> ProbabilisticActor:
         """The same parameters as a TorchRL actor (keys ``observation`` -> ``action``) for TorchRL's losses."""
+        # Here, because they take longer to import than all else that a Simulator needs
+        from tensordict.nn import TensorDictModule
+        from torchrl.modules import ProbabilisticActor, TanhNormal
+
         return ProbabilisticActor(
             TensorDictModule(self, in_keys=["observation"], out_keys=["loc", "scale"]),
             in_keys=["loc", "scale"],

@@ -471,7 +471,6 @@ def test_command_prints_where_the_page_is(tmp_path: Path, capsys: pytest.Capture
     report.configure(parser)
     assert report.run(parser.parse_args([str(tmp_path)])) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "report.html")
-    assert report.HELP
 
 
 def test_task_and_learned_reward_never_share_an_axis() -> None:

@@ -364,14 +364,6 @@ def test_overrides_are_read_in_every_spelling() -> None:
         parse_overrides(["nonsense"])
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["collect", "--help"], ["evaluate", "--help"]])
-def test_help_exists_for_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        command.main(words)
-    assert stop.value.code == 0
-    assert len(capsys.readouterr().out.splitlines()) > 10
-
-
 def test_seeds_trained_together_end_as_they_would_alone(tiny: list[str], tmp_path: Path) -> None:
     assert command.main([*tiny, "--seeds", "3..4", "--out", str(tmp_path / "both")]) == 0
     assert command.main([*tiny, "--seed", "4", "--out", str(tmp_path / "alone")]) == 0

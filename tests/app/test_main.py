@@ -1,0 +1,43 @@
+"""The command as a whole: its help, its version, what it imports before it has something to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from app import main as command
+
+SLOW = {"torch", "lightning", "torchrl", "gymnasium"}
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in command.COMMANDS)])
+def test_help_exists_for_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main(words)
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: offsim") and "--help" in printed and len(printed.splitlines()) > 5
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([]) == 2
+    assert "offsim train hopper" in capsys.readouterr().err
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--version"])
+    assert capsys.readouterr().out == f"offsim {version('offsim')}\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "slow"),
+    [("from app.main import main; main([])", SLOW), ("import zoo", SLOW - {"torch", "gymnasium"})],
+)
+def test_import_waits_for_nothing_that_is_not_needed(code: str, slow: set[str]) -> None:
+    program = f"{code}; import sys; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert not slow & set(found.split())
