@@ -16,6 +16,7 @@ from torchrl.objectives import SACLoss, SoftUpdate
 from zoo.networks import activation as make_activation
 from zoo.normalizer import Normalizer
 from zoo.policy import Policy
+from zoo.products import affine
 
 # Weight (E, out, in) and bias (E, out) of each layer of E critics.
 Layers = list[tuple[Tensor, Tensor]]
@@ -68,7 +69,7 @@ class QNetwork(nn.Module):
         hidden = torch.cat([observation, action], dim=-1)
         hidden = hidden.expand(layers[0][0].shape[0], *hidden.shape)
         for index, (weight, bias) in enumerate(layers):
-            hidden = torch.baddbmm(bias.unsqueeze(1), hidden, weight.transpose(1, 2))
+            hidden = affine(hidden, weight.mT, bias.unsqueeze(1))
             if index < len(layers) - 1:
                 if self.layer_norm:
                     hidden = functional.layer_norm(hidden, hidden.shape[-1:])

@@ -9,6 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from zoo.products import Linear, affine, product
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "silu": nn.SiLU,
@@ -69,7 +71,7 @@ def mlp(sizes: Sequence[int], activation_name: str = "relu", layer_norm: bool = 
     """
     layers: list[nn.Module] = []
     for index, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        layers.append(nn.Linear(fan_in, fan_out))
+        layers.append(Linear(fan_in, fan_out))
         if index < len(sizes) - 2:
             if layer_norm:
                 layers.append(nn.LayerNorm(fan_out))
@@ -93,12 +95,12 @@ def input_gradient(network: nn.Sequential, inputs: Tensor) -> Tensor:
     linears = [layer for layer in network if isinstance(layer, nn.Linear)]
     gradient = linears[-1].weight.expand(len(inputs), -1)
     for layer, slope in zip(reversed(linears[:-1]), reversed(slopes), strict=True):
-        gradient = (gradient * slope) @ layer.weight
+        gradient = product(gradient * slope, layer.weight)
     return gradient
 
 
 class EnsembleLinear(nn.Module):
-    """``members`` independent linear layers: ``(E, B, in) -> (E, B, out)`` in one ``baddbmm``."""
+    """``members`` independent linear layers: ``(E, B, in) -> (E, B, out)``."""
 
     def __init__(self, members: int, fan_in: int, fan_out: int) -> None:
         super().__init__()
@@ -112,7 +114,7 @@ class EnsembleLinear(nn.Module):
         nn.init.zeros_(self.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, inputs, self.weight)
+        return affine(inputs, self.weight, self.bias)
 
     def extra_repr(self) -> str:
         members, fan_in, fan_out = self.weight.shape
