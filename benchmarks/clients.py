@@ -37,11 +37,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the learner and of all episodes")
     parser.add_argument("--episodes", type=int, default=20, help="episodes that the result is tried in")
     parser.add_argument("--penalty", type=float, default=0.0, help="what uncertainty costs, see docs/environments.md")
+    parser.add_argument("--fading", type=float, default=0.0, help="how fast reward fades with uncertainty, likewise")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, given.penalty)
+    doubt = {"penalty": given.penalty, "fading": given.fading}
+    result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, **doubt)
     text = json.dumps(result, indent=2)
     print(text)
     if given.out is not None:
@@ -49,10 +51,13 @@ def main() -> None:
         given.out.write_text(text + "\n")
 
 
-def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, penalty: float) -> dict[str, Any]:
-    """Train a client in a Simulator, and its returns there, in learned reward, and in the real task."""
+def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, **doubt: float) -> dict[str, Any]:
+    """Train a client in a Simulator, and its returns there, in learned reward, and in the real task.
+
+    ``doubt`` is what uncertainty does to the reward of the training, by the options of docs/environments.md.
+    """
     begun = time.monotonic()
-    act = CLIENTS[client](steps, seed, simulator=simulator, penalty=penalty)
+    act = CLIENTS[client](steps, seed, simulator=simulator, **doubt)
     seconds = time.monotonic() - begun
     task = zoo.load(simulator).task
     real = [] if task is None else run_episodes(zoo.get_task(task).make, act, episodes, seed)
@@ -63,7 +68,7 @@ def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, p
         "client": client,
         "steps": steps,
         "seed": seed,
-        "penalty": penalty,
+        **doubt,
         "training_seconds": round(seconds, 1),
         "real_returns": [round(episode.total_reward, 1) for episode in real],
         "real_mean": float(np.mean([episode.total_reward for episode in real])) if real else None,
@@ -86,7 +91,8 @@ def sb3(algorithm: str, steps: int, seed: int, **kwargs: Any) -> Act:
 
 def one_file(steps: int, seed: int, **kwargs: Any) -> Act:
     """A script of one's own, in the manner of CleanRL."""
-    return ppo_in_one_file.train(ENVIRONMENT, steps, seed, uncertainty=kwargs["penalty"] > 0, **kwargs)
+    doubted = any(kwargs.get(name, 0.0) > 0 for name in ("penalty", "fading"))
+    return ppo_in_one_file.train(ENVIRONMENT, steps, seed, uncertainty=doubted, **kwargs)
 
 
 CLIENTS: dict[str, Callable[..., Act]] = {

@@ -30,6 +30,7 @@ class Options(TypedDict, total=False):
     deterministic: bool
     uncertainty: bool
     penalty: float
+    fading: float
     device: torch.device | str
 
 
@@ -68,7 +69,10 @@ class Episodes:
         deterministic: take the average of the members' means instead of a sample.
         uncertainty: say how far the ensemble can be trusted, in medians of its uncertainty on the training data: 1 is
             as usual. Without it a large batch takes a fraction of the time.
-        penalty: what each median of uncertainty beyond the first takes off the reward.
+        penalty: what each median of uncertainty beyond the first takes off the reward. Going on may then pay less than
+            ending, and a learner that knows nothing yet is uncertain everywhere: it learns to end.
+        fading: how fast the reward fades to nothing with uncertainty ``U`` in medians, ``exp(-fading (U - 1))`` beyond
+            the first. Ending is never worth more.
         device: where the Simulator computes.
     """
 
@@ -80,6 +84,7 @@ class Episodes:
         deterministic: bool = False,
         uncertainty: bool = True,
         penalty: float = 0.0,
+        fading: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
         if count < 1:
@@ -87,13 +92,15 @@ class Episodes:
         if horizon == "task":
             horizon = simulator.horizon if simulator.task is None else get_task(simulator.task).horizon
         self.horizon = _horizon(horizon)
-        if not isinstance(penalty, int | float) or not 0 <= penalty < math.inf:
-            raise ValueError(f"a penalty of {penalty} would pay for uncertainty, or is no number: name 0 or more")
+        for name, value in (("penalty", penalty), ("fading", fading)):
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"a {name} of {value} would pay for uncertainty, or is no number: name 0 or more")
         self.device = torch.device(device)
         self.simulator = self._here(simulator)
         self.deterministic = deterministic
         self.uncertainty = uncertainty
         self.penalty = penalty
+        self.fading = fading
         self.low = torch.tensor(simulator.action_low, device=device)
         self.high = torch.tensor(simulator.action_high, device=device)
         self.unit = simulator.uncertainty_unit()
@@ -178,18 +185,20 @@ class Episodes:
         if bool(action.isnan().any()):
             raise ValueError("an action is not a number (NaN)")
         action = torch.minimum(torch.maximum(action.to(self.low), self.low), self.high)
+        with_uncertainty = self.uncertainty or self.penalty > 0 or self.fading > 0
         observation, reward, terminated, info = self.simulator.step(
             self.observation,
             action,
             self.random,
             deterministic=self.deterministic,
-            with_uncertainty=self.uncertainty or self.penalty > 0,
+            with_uncertainty=with_uncertainty,
             members=self.members,
         )
         reward, uncertainty = reward - self.zero, None
-        if self.uncertainty or self.penalty > 0:
+        if with_uncertainty:
             uncertainty = info["uncertainty"] / self.unit
-            reward = reward - self.penalty * (uncertainty - 1.0).clamp_min(0.0)
+            excess = (uncertainty - 1.0).clamp_min(0.0)
+            reward = torch.minimum(reward, reward * (-self.fading * excess).exp()) - self.penalty * excess
         self.observation = observation
         self.steps = self.steps + 1
         limit = self.steps >= (self.horizon if self.horizon is not None else torch.iinfo(torch.int64).max)

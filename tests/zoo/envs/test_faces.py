@@ -214,7 +214,9 @@ def test_options(make: Any) -> None:
     doubt = usual[4]["uncertainty"]
     assert (doubt > 1.0).any()
     np.testing.assert_allclose(second(penalty=0.5)[1], usual[1] - 0.5 * np.maximum(doubt - 1.0, 0.0), rtol=1e-5)
-    assert second(penalty=0.5, uncertainty=False)[4] == {}
+    assert second(penalty=0.5, uncertainty=False)[4] == {} == second(fading=0.5, uncertainty=False)[4]
+    faded = usual[1] * np.exp(-0.5 * np.maximum(doubt - 1.0, 0.0))
+    np.testing.assert_allclose(second(fading=0.5)[1], np.minimum(usual[1], faded), rtol=1e-5)
     assert not second(horizon=3)[3].any() and second(horizon=2)[3].all()
     assert second(max_episode_steps=2)[3].all() and second(max_episode_steps=2, horizon=3)[3].all()
     assert second(max_episode_steps=3, horizon=2)[3].all() and not second(max_episode_steps=-1)[3].any()
@@ -273,6 +275,7 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
         ({"penalty": -1.0}, "would pay for uncertainty"),
         ({"penalty": float("nan")}, "or is no number"),
         ({"penalty": None}, "a penalty of None"),
+        ({"fading": -1.0}, "a fading of -1.0 would pay for uncertainty"),
         ({"horizon": True}, "a horizon of True steps"),
         ({"horizon": "tasks"}, "a horizon of 'tasks' steps"),
         ({"render_mode": "ansi"}, "unknown render_mode 'ansi': choose one of rgb_array"),
