@@ -31,6 +31,7 @@ AT_LEAST_ONE = [
 ]
 ABOVE_ZERO = [
     "actor_learning_rate",
+    "anchor_tolerance",
     "critic_learning_rate",
     "deviation",
     "entropy_learning_rate",

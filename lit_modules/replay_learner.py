@@ -17,6 +17,7 @@ from lit_modules.simulator_policy import SimulatorPolicy
 from zoo.policy import Policy
 
 PUSH = 1e3  # noise that takes any action to its bound
+AGREEMENT, DOUBT = "agreement", "doubt"
 
 
 class ReplayLearner(SimulatorPolicy):
@@ -41,9 +42,14 @@ class ReplayLearner(SimulatorPolicy):
         buffer_size: simulated transitions kept; the oldest are dropped.
         batch_size: transitions per update.
         real_share: share of recorded transitions in each batch, half of them from the demonstrations.
-        anchor_weight: weight of the squared distance from the cloned policy's action in simulated states, times the
-            Simulator's uncertainty there in medians of the data's: the policy improves where the Simulator knows what
-            happens, and stays with what was cloned where it does not.
+        anchor_weight: weight of the squared distance from the cloned policy's action, if there is one, times how much
+            that one is to be held on to in a state (``anchor_form``).
+        anchor_form: ``agreement``: where the cloned policy's networks agree, which is beside the demonstrations, where
+            it is right and a simulator's small errors decide whether a gait is stable; the policy improves where
+            each of them does something else. One network alone is not held on to. ``doubt``: in simulated states, times
+            the Simulator's uncertainty there in medians of the data's.
+        anchor_tolerance: how far these networks may be apart to agree: the hold falls to 1/e where their actions'
+            root-mean-square deviation from their mean is this many half action ranges.
         tau: share of the critics mixed into their targets after each update.
         actor_learning_rate: Adam's rate for the actor.
         critic_learning_rate: Adam's rate for the critics.
@@ -63,19 +69,28 @@ class ReplayLearner(SimulatorPolicy):
         buffer_size: int = 100_000,
         batch_size: int = 256,
         real_share: float = 0.5,
-        anchor_weight: float = 0.0,
+        anchor_weight: float = 500.0,
+        anchor_form: str = AGREEMENT,
+        anchor_tolerance: float = 0.1,
         tau: float = 0.005,
         actor_learning_rate: float = 1e-4,
         critic_learning_rate: float = 3e-4,
         **settings: Any,
     ) -> None:
         super().__init__(simulator, **settings)
-        cloned_policy = self.hparams["cloned_policy"]
-        if anchor_weight > 0 and cloned_policy is None:
-            raise ValueError(f"anchor_weight is {anchor_weight}, and there is no cloned_policy to hold on to")
-        self.anchor = Policy.load(cloned_policy).requires_grad_(False) if anchor_weight > 0 else None
+        if anchor_form not in (AGREEMENT, DOUBT):
+            raise ValueError(f"unknown anchor_form {anchor_form!r}: choose {AGREEMENT} or {DOUBT}")
+        self.anchor = self._load_anchor()
         self.replay_random = RandomStream(torch.initial_seed(), "replay")
         self._make_replay()
+
+    def _load_anchor(self) -> Policy | None:
+        """The cloned policy, if there is one to hold on to: a single network always agrees with itself."""
+        given = self.hparams
+        if given["anchor_weight"] == 0.0 or given["cloned_policy"] is None:
+            return None
+        anchor = Policy.load(given["cloned_policy"]).requires_grad_(False)
+        return anchor if anchor.members > 1 or given["anchor_form"] == DOUBT else None
 
     def make_critic(self) -> QNetwork:
         """One critic of the ensemble."""
@@ -203,7 +218,6 @@ class ReplayLearner(SimulatorPolicy):
         observation, action = mixed("observation"), mixed("action")
         # Recorded transitions happened, so there is nothing to doubt about them
         uncertainty = parts[0]["uncertainty"] if real < size else action.new_zeros(updates, 0)
-        anchored = {} if self.anchor is None else {"anchor_action": self.anchor.act(observation)}
         return {
             "observation": observation,
             "action": action,
@@ -212,8 +226,17 @@ class ReplayLearner(SimulatorPolicy):
             "uncertainty": functional.pad(uncertainty, (0, real)),
             "expert_observation": expert["observation"],
             "expert_action": expert["action"],
-            **anchored,
+            **self._anchored(observation),
         }
+
+    def _anchored(self, observation: Tensor) -> dict[str, Tensor]:
+        """What the anchor does, ``(K, B, A)``, and how much that is to be held on to, ``(K, B)``."""
+        if self.anchor is None:
+            return {}
+        action, spread = self.anchor.act_and_spread(observation)
+        if self.hparams["anchor_form"] == DOUBT:
+            return {"anchor_action": action}
+        return {"anchor_action": action, "anchor_hold": (-(spread / self.hparams["anchor_tolerance"]).square()).exp()}
 
     def regularize(
         self,
@@ -235,7 +258,9 @@ class ReplayLearner(SimulatorPolicy):
         if self.anchor is None:
             return total, logged
         distance = (self.policy.squash(location) - inputs["anchor_action"]).square().sum(dim=-1)
-        anchor = (inputs["uncertainty"] / self.uncertainty_unit * distance).mean()
+        doubt = self.hparams["anchor_form"] == DOUBT
+        hold = inputs["uncertainty"] / self.uncertainty_unit if doubt else inputs["anchor_hold"]
+        anchor = (hold * distance).mean()
         return total + self.hparams["anchor_weight"] * anchor, {**logged, "anchor": anchor.detach()}
 
     def update(self, inputs: dict[str, Tensor]) -> Conversation:

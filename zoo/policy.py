@@ -185,6 +185,18 @@ class Policy(nn.Module):
             noise = torch.randn(location.shape, generator=generator, device=location.device, dtype=location.dtype)
         return self.squash(location + scale * noise)
 
+    @torch.no_grad()
+    def act_and_spread(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean actions ``(..., action_size)``, and how far the members' are from their mean, ``(...)``.
+
+        The latter is their root-mean-square deviation in half action ranges; 0 if there is one member.
+        """
+        locations, _ = self.of_members(observation)
+        half_range = 0.5 * (self.action_high - self.action_low)
+        members = self.squash(locations) / half_range
+        spread = (members - members.mean(dim=0)).square().mean(dim=(0, -1)).sqrt()
+        return self.squash(locations.mean(dim=0)), spread
+
     def sample(self, observation: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Reparameterised action ``(..., action_size)`` and its log-density ``(...)``."""
         location, scale = self(observation)

@@ -105,7 +105,7 @@ def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
 def td3(folder: Path, seed: int, **settings: Any) -> Method:
     """Held by a cloned policy of its own."""
     cloned = folder / f"{seed}-cloned.safetensors"
-    Policy(SIZE, LOW, HIGH, (8,)).save(cloned)
+    Policy(SIZE, LOW, HIGH, (8,), members=2).save(cloned)
     return policy(folder, seed, SimulatorTD3, actor_every=3, cloned_policy=str(cloned), anchor_weight=5.0, **settings)
 
 

@@ -90,7 +90,7 @@ def cloned_policy(tmp_path: Path) -> str:
 def test_the_anchor_holds_as_hard_as_the_simulator_is_uncertain(
     steering: Any, cloned_policy: str, method: type, objective: str
 ) -> None:
-    module = steering.learner(method, batch_size=8, cloned_policy=cloned_policy, anchor_weight=3.0)
+    module = steering.learner(method, batch_size=8, cloned_policy=cloned_policy, anchor_weight=3.0, anchor_form="doubt")
     steering.train(module, 1)
     module.policy.network[0].bias.data.add_(0.5)  # no longer the cloned one
     inputs = {name: rows[0] for name, rows in module.draw({name: steering.table(1, 8) for name in STREAMS}).items()}
@@ -107,9 +107,42 @@ def test_the_anchor_holds_as_hard_as_the_simulator_is_uncertain(
     torch.testing.assert_close(total - without, 3.0 * expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_anchor_needs_a_cloned_policy(steering: Any) -> None:
-    with pytest.raises(ValueError, match="no cloned_policy to hold on to"):
-        steering.learner(SimulatorSAC, anchor_weight=1.0)
+@pytest.mark.parametrize(("method", "objective"), [(SimulatorSAC, "objective"), (SimulatorTD3, "actor_objective")])
+def test_the_anchor_holds_where_cloned_networks_agree(
+    steering: Any, tmp_path: Path, method: type, objective: str
+) -> None:
+    torch.manual_seed(3)
+    cloned = Policy(1, [-1.0], [1.0], (8,), members=3)
+    cloned.save(tmp_path / "cloned.safetensors")
+    module = steering.learner(
+        method,
+        batch_size=8,
+        cloned_policy=str(tmp_path / "cloned.safetensors"),
+        anchor_weight=3.0,
+        anchor_tolerance=0.2,
+    )
+    steering.train(module, 1)
+    module.policy.network.layers[0].bias.data.add_(0.5)  # no longer the cloned one
+    inputs = {name: rows[0] for name, rows in module.draw({name: steering.table(1, 8) for name in STREAMS}).items()}
+    extra = [module.loss.critic_layers(), module.loss.target_layers()][: 2 if objective == "objective" else 1]
+    _, logged = getattr(module, objective)(inputs, *extra)
+    with torch.no_grad():
+        locations, _ = cloned.of_members(inputs["observation"])
+        actions = locations.tanh()[..., 0]
+        hold = (-actions.var(dim=0, unbiased=False) / 0.2**2).exp()
+        distance = module.policy.mean_action(inputs["observation"]) - locations.mean(dim=0).tanh()
+    torch.testing.assert_close(inputs["anchor_hold"], hold)
+    assert float(hold.max()) > 1.01 * float(hold.min())
+    torch.testing.assert_close(logged["anchor"], (hold * distance.squeeze(-1).square()).mean())
+
+
+def test_without_several_cloned_networks_there_is_nothing_to_hold_on_to(steering: Any, cloned_policy: str) -> None:
+    assert steering.learner(SimulatorSAC, anchor_weight=1.0).anchor is None
+    assert steering.learner(SimulatorSAC, anchor_weight=1.0, cloned_policy=cloned_policy).anchor is None
+    held = steering.learner(SimulatorSAC, anchor_weight=1.0, cloned_policy=cloned_policy, anchor_form="doubt")
+    assert held.anchor is not None
+    with pytest.raises(ValueError, match="unknown anchor_form 'hope'"):
+        steering.learner(SimulatorSAC, anchor_form="hope")
 
 
 def test_critics_that_promise_what_cannot_be_earned_have_diverged(steering: Any) -> None:
