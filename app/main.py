@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
 from app.allocator import keep_freed_memory
 from app.errors import Interrupted, UserError
+from app.notices import plain_warnings, quiet_libraries
 
 COMMANDS = {
     "import": "turn logs of your own system, CSV or NumPy files, into a dataset to train on",
@@ -41,23 +40,6 @@ examples:
   offsim diagnose runs/hopper                  why its policy is as good as it is: simulator, reward or learner
 
 `offsim COMMAND --help` explains each command."""
-
-
-def quiet_libraries() -> None:
-    """Silence notices of libraries that tell a user of this command nothing."""
-    os.environ.setdefault("RL_WARNINGS", "False")
-    os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")
-    for message in (
-        r".*LeafSpec.*",
-        r".*pre-optimization state.*",
-        r".*does not have many workers.*",
-        r".*in eval mode at the start of training.*",
-        r".*exists and is not empty.*",
-        r".*was deprecated in v4.*",
-        r".*skip_none parameter was deprecated.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchrl.*")
 
 
 def build_parser(word: str | None = None) -> argparse.ArgumentParser:
@@ -89,6 +71,7 @@ def _module(command: str) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     quiet_libraries()
+    plain_warnings()
     keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

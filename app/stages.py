@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from app.checkpoints import WholeCheckpointIO
 from app.errors import UserError
 from app.interruption import SaveWhenInterrupted
+from app.notices import PACKAGES
 from app.stage_refusals import sentence
 
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
@@ -29,8 +30,6 @@ from lit_modules.simulator_ppo import SimulatorPPO  # noqa: F401
 from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
 from zoo.files import ModelFileError
-
-PACKAGES = ("app", "lit_modules", "datamodules", "zoo")
 
 
 class StageCLI(LightningCLI):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 
 import pytest
 
 from app import main as command
+from app import notices
 
 SLOW = {"torch", "lightning", "torchrl", "gymnasium"}
 
@@ -41,3 +43,12 @@ def test_import_waits_for_nothing_that_is_not_needed(code: str, slow: set[str]) 
     program = f"{code}; import sys; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert not slow & set(found.split())
+
+
+def test_own_warnings_are_sentences_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # restored afterwards
+    notices.plain_warnings()
+    files = (str(command.__file__), str(command.__file__), str(warnings.__file__))
+    own, again, other = (warnings.formatwarning("mind the gap", UserWarning, file, 1) for file in files)
+    assert (own, again) == ("offsim: warning: mind the gap\n", "")
+    assert "UserWarning: mind the gap" in other
