@@ -12,10 +12,10 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from app.configuration import LATER
+from app.configuration import LATER, comparable
 from app.errors import UserError
 from app.experiments.goals import Goal
-from app.experiments.grid import Experiment, select
+from app.experiments.grid import Experiment, run_name, select
 from app.experiments.reading import load_experiment, shipped_experiments
 from app.experiments.shared import shared_stages_of
 
@@ -200,8 +200,26 @@ def test_a_setting_of_later_leaves_the_keys_of_earlier_runs(load: Write) -> None
     assert len(folders) == 2
 
 
-def test_published_rows_are_those_of_todays_settings() -> None:
-    experiment = load_experiment("a", expert="reference/{task}/expert-v0", diverse=["reference/{task}/mixed-v0"])
-    page = Path(__file__).parents[2] / "docs/results/a-reference-expert-v0-reference-mixed-v0.json"
-    published = {row["run"]["settings"] for row in json.loads(page.read_text())}
-    assert published <= {run.key for run in experiment.runs}
+RESULTS = Path(__file__).parents[2] / "docs/results"
+REFERENCE = {"expert": "reference/{task}/expert-v0", "diverse": ["reference/{task}/mixed-v0"]}
+
+
+@pytest.mark.parametrize("page", sorted(RESULTS.glob("[a-z]*.json")), ids=lambda page: page.stem)
+def test_published_rows_are_those_of_todays_settings(page: Path) -> None:
+    name, _, data = page.stem.partition("-")
+    experiment = load_experiment(name, **(REFERENCE if data else {}))
+    keys = {run.name: run.key for run in experiment.runs}
+    for row in json.loads(page.read_text()):
+        run = run_name(row["task"], row["method"], row["demonstrations"], row["seed"])
+        assert keys[run] == row["run"]["settings"]
+
+
+def test_settings_of_an_anchor_say_nothing_without_one() -> None:
+    def settings(**model: Any) -> dict[str, Any]:
+        return {"seed": 0, "policy": {"updates": 5, "model": {"gamma": 0.99, **model}}}
+
+    before = settings(anchor_weight=0.0)
+    assert comparable(settings(anchor_weight=0.0, anchor_form="doubt", anchor_tolerance=0.2)) == before
+    anchored = settings(anchor_weight=1.0, anchor_form="doubt", anchor_tolerance=0.2)
+    assert comparable(anchored) == anchored
+    assert comparable({"stages": [], "matmul_precision": "highest"}) == {"stages": []}
