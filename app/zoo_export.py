@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from app.errors import UserError
 from lit_modules.td3_loss import MeanAction
 from zoo import Policy
+from zoo.products import by_onednn
 
 ROWS = 256  # observations that the file has to answer as the policy does
 SPREAD = 3.0  # deviations of the data within which they lie
@@ -70,7 +71,8 @@ def _write(module: nn.Module, example: Tensor, path: Path) -> None:
     for name in ("onnxscript", "torch.onnx._internal.exporter._registration"):
         logging.getLogger(name).setLevel(logging.ERROR)
     rows = torch.export.Dim("rows")
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # it tells of its progress
+    # It tells of its progress; and products are to be the ones that every runtime knows
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), by_onednn(False):
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,

@@ -62,11 +62,11 @@ def _pays(inputs: Tensor, weight: Tensor) -> bool:
     """Whether a product is one that oneDNN computes sooner."""
     rows, fan_in, fan_out = inputs.shape[-2], weight.shape[-2], weight.shape[-1]
     return (
-        rows * fan_in * fan_out >= LEAST_WORK
+        _is_asked_for()  # first: an export for any number of rows cannot compare them
+        and rows * fan_in * fan_out >= LEAST_WORK
         and min(rows, fan_in, fan_out) >= LEAST_WIDTH
         and inputs.device.type == "cpu"
         and inputs.dtype == torch.float32
-        and _is_asked_for()
     )
 
 
