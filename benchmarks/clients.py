@@ -38,12 +38,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=20, help="episodes that the result is tried in")
     parser.add_argument("--penalty", type=float, default=0.0, help="what uncertainty costs, see docs/environments.md")
     parser.add_argument("--fading", type=float, default=0.0, help="how fast reward fades with uncertainty, likewise")
+    parser.add_argument("--demonstrated-starts", type=float, default=0.0, help="share of episodes, likewise")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    doubt = {"penalty": given.penalty, "fading": given.fading}
-    result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, **doubt)
+    options = {name: getattr(given, name) for name in ("penalty", "fading", "demonstrated_starts")}
+    result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, **options)
     text = json.dumps(result, indent=2)
     print(text)
     if given.out is not None:
@@ -51,13 +52,13 @@ def main() -> None:
         given.out.write_text(text + "\n")
 
 
-def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, **doubt: float) -> dict[str, Any]:
+def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, **options: float) -> dict[str, Any]:
     """Train a client in a Simulator, and its returns there, in learned reward, and in the real task.
 
-    ``doubt`` is what uncertainty does to the reward of the training, by the options of docs/environments.md.
+    ``options`` are those of the environment that it trains in, see docs/environments.md.
     """
     begun = time.monotonic()
-    act = CLIENTS[client](steps, seed, simulator=simulator, **doubt)
+    act = CLIENTS[client](steps, seed, simulator=simulator, **options)
     seconds = time.monotonic() - begun
     task = zoo.load(simulator).task
     real = [] if task is None else run_episodes(zoo.get_task(task).make, act, episodes, seed)
@@ -68,7 +69,7 @@ def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, *
         "client": client,
         "steps": steps,
         "seed": seed,
-        **doubt,
+        **options,
         "training_seconds": round(seconds, 1),
         "real_returns": [round(episode.total_reward, 1) for episode in real],
         "real_mean": float(np.mean([episode.total_reward for episode in real])) if real else None,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 BROKEN = 1.5  # times the error of the median member
 UNCERTAINTY_ROWS = 20_000  # recorded rows that uncertainty is calibrated on
+DEMONSTRATED_STATES = 1_000  # that a Simulator keeps for episodes to begin in
 ROWS_AT_ONCE = 4_096  # each brings a page of its file into memory, and the pages around it
 
 
@@ -51,6 +52,7 @@ def export_simulator(method: OffSim, data: Any, rows: int = 10_000) -> Simulator
         horizon=int(data.expert_train["step"].max()) + 1 if hyper["task"] is None else None,
         observation_names=data.observation_names,
         action_names=data.action_names,
+        demonstrated_states=StartStates.of(data.expert_train["observation"], "demonstrations", DEMONSTRATED_STATES),
     )
     expert = data.expert_train
     expert = expert[method.random.integers(len(expert), min(rows, len(expert))).cpu()]

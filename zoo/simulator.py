@@ -18,6 +18,7 @@ from zoo.termination import TerminationModel, make_termination
 from zoo.transition import TransitionModel
 from zoo.uncertainty import measure, quantile_levels
 
+CHANCES = 2**24  # one in so many is the smallest probability
 AGGREGATIONS = ("random_member", "fixed_member", "mean")
 
 
@@ -50,6 +51,7 @@ class Simulator(nn.Module):
         horizon: steps of the longest demonstration, for systems that are no known task.
         observation_names: a name for every observation feature, if they are known, else none.
         action_names: likewise for actions.
+        demonstrated_states: states of demonstrations, in which episodes may begin if wanted; files of before have none.
     """
 
     uncertainty_quantiles: Tensor
@@ -71,6 +73,7 @@ class Simulator(nn.Module):
         horizon: int | None = None,
         observation_names: Sequence[str] = (),
         action_names: Sequence[str] = (),
+        demonstrated_states: StartStates | None = None,
     ) -> None:
         super().__init__()
         refuse_unknown_aggregation(aggregation)
@@ -78,6 +81,7 @@ class Simulator(nn.Module):
         self.reward = reward
         self.termination = termination
         self.start_states = start_states
+        self.demonstrated_states = demonstrated_states
         self.action_low = action_low
         self.action_high = action_high
         self.task = task
@@ -100,9 +104,15 @@ class Simulator(nn.Module):
     def action_size(self) -> int:
         return self.transition.action_size
 
-    def reset(self, count: int, generator: Randomness = None) -> Tensor:
-        """Start ``count`` episodes: observations ``(count, D)``."""
-        return self.start_states(count, generator)
+    def reset(self, count: int, generator: Randomness = None, demonstrated_share: float = 0.0) -> Tensor:
+        """Start ``count`` episodes: observations ``(count, D)``, each demonstrated with this probability."""
+        initial = self.start_states(count, generator)
+        if demonstrated_share == 0.0:
+            return initial
+        if self.demonstrated_states is None:
+            raise ValueError("this Simulator holds no demonstrated states to begin episodes in: train it anew")
+        drawn = integers(CHANCES, count, generator, initial.device) < demonstrated_share * CHANCES
+        return torch.where(drawn.unsqueeze(-1), self.demonstrated_states(count, generator), initial)
 
     @torch.no_grad()
     def step(
@@ -229,6 +239,7 @@ class Simulator(nn.Module):
             "reward": self.reward.config,
             "termination": self.termination.config,
             "start_states": self.start_states.config,
+            "demonstrated_states": None if self.demonstrated_states is None else self.demonstrated_states.config,
             "action_low": [float(value) for value in self.action_low],
             "action_high": [float(value) for value in self.action_high],
             "uncertainty": self.uncertainty,
@@ -282,6 +293,7 @@ class Simulator(nn.Module):
         """
         config, tensors = read_model(path, "simulator")
         try:
+            demonstrated = config.get("demonstrated_states")
             simulator = cls(
                 transition=TransitionModel(**config["transition"]),
                 reward=RewardModel(**config["reward"]),
@@ -299,6 +311,7 @@ class Simulator(nn.Module):
                 horizon=config.get("horizon"),
                 observation_names=config.get("observation_names", ()),
                 action_names=config.get("action_names", ()),
+                demonstrated_states=None if demonstrated is None else StartStates(**demonstrated),
             )
             simulator.refuse_odd_values()
         except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:

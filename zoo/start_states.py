@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from zoo.row_random import Randomness, integers
 from zoo.spacing import evenly_spaced
 
+SOURCES = ("initial", "demonstrations", "data")
+
 
 class StartStates(nn.Module):
     """A stored sample of start observations, ``(N, D)``.
@@ -17,15 +19,16 @@ class StartStates(nn.Module):
     Args:
         count: N, how many observations are stored.
         observation_size: D.
-        source: what they are, in words: ``initial`` (first observations of episodes) or ``data`` (any observation).
+        source: what they are, in words: ``initial`` (first observations of episodes), ``demonstrations`` (any of
+            theirs) or ``data`` (any observation).
     """
 
     observations: Tensor
 
     def __init__(self, count: int, observation_size: int, source: str = "initial") -> None:
         super().__init__()
-        if source not in ("initial", "data"):
-            raise ValueError(f"unknown source of start states {source!r}: choose initial or data")
+        if source not in SOURCES:
+            raise ValueError(f"unknown source of start states {source!r}: choose one of {', '.join(SOURCES)}")
         self.config: dict[str, Any] = {
             "count": int(count),
             "observation_size": int(observation_size),

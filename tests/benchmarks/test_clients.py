@@ -24,13 +24,16 @@ def path(tmp_path: Path) -> str:
     transition.delta_normalizer.std.fill_(0.1)
     parts = (transition, RewardModel(11, 3, (8,)), RuleTermination("hopper"))
     starts = StartStates.of(torch.tensor([[1.25] + [0.0] * 10]))
-    Simulator(*parts, starts, [-1.0] * 3, [1.0] * 3, task="hopper").save(tmp_path / "simulator.safetensors")
+    shown = StartStates.of(torch.tensor([[1.25] + [0.1] * 10]), "demonstrations")
+    built = Simulator(*parts, starts, [-1.0] * 3, [1.0] * 3, task="hopper", demonstrated_states=shown)
+    built.save(tmp_path / "simulator.safetensors")
     return str(tmp_path)
 
 
 @pytest.mark.parametrize("client", list(clients.CLIENTS))
 def test_a_client_trains_in_a_simulator_and_acts_in_the_real_task(path: str, client: str) -> None:
-    found = clients.measure(path, client, steps=150, seed=0, episodes=2, penalty=0.1, fading=0.1)
+    options = {"penalty": 0.1, "fading": 0.1, "demonstrated_starts": 0.5}
+    found = clients.measure(path, client, steps=150, seed=0, episodes=2, **options)
     assert found["task"] == "hopper" and len(found["real_returns"]) == 2
     assert np.isfinite(found["real_mean"]) and np.isfinite(found["simulator_mean"])
     assert 1 <= found["simulator_length"] <= 1000

@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     uncertainty: bool
     penalty: float
     fading: float
+    demonstrated_starts: float
     device: torch.device | str
 
 
@@ -73,6 +74,8 @@ class Episodes:
             ending, and a learner that knows nothing yet is uncertain everywhere: it learns to end.
         fading: how fast the reward fades to nothing with uncertainty ``U`` in medians, ``exp(-fading (U - 1))`` beyond
             the first. Ending is never worth more.
+        demonstrated_starts: share of episodes that begin in a demonstrated state instead of where episodes begin. What
+            is done well there is found at once, and only later how to get there; an evaluation leaves it at 0.
         device: where the Simulator computes.
     """
 
@@ -85,6 +88,7 @@ class Episodes:
         uncertainty: bool = True,
         penalty: float = 0.0,
         fading: float = 0.0,
+        demonstrated_starts: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
         if count < 1:
@@ -95,6 +99,14 @@ class Episodes:
         for name, value in (("penalty", penalty), ("fading", fading)):
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"a {name} of {value} would pay for uncertainty, or is no number: name 0 or more")
+        if not isinstance(demonstrated_starts, int | float) or not 0 <= demonstrated_starts <= 1:
+            raise ValueError(f"a share of {demonstrated_starts} demonstrated_starts is none: name 0 to 1")
+        if demonstrated_starts > 0 and simulator.demonstrated_states is None:
+            raise ValueError(
+                "this Simulator was learned before demonstrated_starts existed and holds no demonstrated states: "
+                "leave the option out, or train it anew"
+            )
+        self.demonstrated_starts = demonstrated_starts
         self.device = torch.device(device)
         self.simulator = self._here(simulator)
         self.deterministic = deterministic
@@ -161,7 +173,7 @@ class Episodes:
         self.begun = True
         drawn = self.random.draw
         self.random.begin_episode(rows)
-        start = self.simulator.reset(len(self), self.random)
+        start = self.simulator.reset(len(self), self.random, self.demonstrated_starts)
         members = self.simulator.episode_members(len(self), self.random)
         self.random.draw = torch.where(rows, self.random.draw, drawn)  # the others go on where they were
         self.observation = torch.where(rows.unsqueeze(-1), start, self.observation)

@@ -21,6 +21,7 @@ from torchrl.envs.utils import check_env_specs
 from zoo import TASKS, ModelFileError, Simulator, get_task
 from zoo.envs import SimulatorEnv, SimulatorTorchRLEnv, SimulatorVectorEnv
 from zoo.row_random import RowRandom
+from zoo.start_states import StartStates
 
 SEED, ROWS, STEPS = 11, 5, 60
 CLOSE: dict[str, float] = {"rtol": 1e-4, "atol": 1e-5}  # batches of other sizes round differently
@@ -199,6 +200,21 @@ def test_a_single_member_agrees_with_itself(make: Any) -> None:
     assert np.isfinite(reward) and np.isfinite(info["uncertainty"])
 
 
+def test_episodes_begin_in_demonstrated_states_if_wanted(make: Any, tmp_path: Path) -> None:
+    demonstrated = StartStates.of(torch.full((3, 11), 1.0) + torch.arange(3).unsqueeze(-1), "demonstrations")
+    make(demonstrated_states=demonstrated).save(tmp_path / "simulator.safetensors")
+    starts = {}
+    for share in (0.0, 0.5, 1.0):
+        environment = SimulatorVectorEnv(tmp_path / "simulator.safetensors", 400, demonstrated_starts=share)
+        starts[share] = environment.reset(seed=SEED)[0]
+    found = {share: np.isin(states[:, -1], [1.0, 2.0, 3.0]) for share, states in starts.items()}
+    assert found[1.0].all() and not found[0.0].any() and 0.4 < found[0.5].mean() < 0.6
+    np.testing.assert_array_equal(starts[0.5][~found[0.5]], starts[0.0][~found[0.5]])
+    single = SimulatorEnv(tmp_path / "simulator.safetensors", demonstrated_starts=0.5)
+    rows = [single.reset(seed=SEED + row)[0] for row in range(8)]
+    np.testing.assert_array_equal(rows, starts[0.5][:8])
+
+
 def test_options(make: Any) -> None:
     far = np.ones((2, 3), dtype=np.float32)
 
@@ -276,6 +292,9 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
         ({"penalty": float("nan")}, "or is no number"),
         ({"penalty": None}, "a penalty of None"),
         ({"fading": -1.0}, "a fading of -1.0 would pay for uncertainty"),
+        ({"demonstrated_starts": 1.5}, "a share of 1.5 demonstrated_starts is none"),
+        ({"demonstrated_starts": None}, "a share of None"),
+        ({"demonstrated_starts": 0.5}, "holds no demonstrated states: leave the option out"),
         ({"horizon": True}, "a horizon of True steps"),
         ({"horizon": "tasks"}, "a horizon of 'tasks' steps"),
         ({"render_mode": "ansi"}, "unknown render_mode 'ansi': choose one of rgb_array"),
