@@ -19,6 +19,7 @@ from gymnasium.spaces import Box
 from app.arguments import find_task, not_negative, positive, seed
 from app.collect_again import collect_again
 from app.collect_expert import Evaluation, Training, claim_folder, read_settings, run_name, train_expert
+from app.collect_mixed import Mixture
 from app.collect_record import dataset_root, read_recipe, write_dataset
 from app.errors import UserError
 from app.evaluate import check_fit, load_policy, policy_file
@@ -29,10 +30,11 @@ from zoo.files import sha256
 from zoo.policy import Policy
 from zoo.tasks import TASKS, Task
 
-LEVELS = ("expert", "medium", "replay", "random")
+LEVELS = ("expert", "medium", "mixed", "replay", "random")
+MEDIUM = 1.0 / 3.0  # of the way from random actions' return to the expert's
 RANDOM_STEPS = 100_000
 # Recorded episodes start from other seeds than training's and evaluation's, and those of two --seed from others again.
-FIRST_SEEDS = {"expert": 100_000_000, "medium": 200_000_000, "random": 300_000_000}
+FIRST_SEEDS = {"expert": 100_000_000, "medium": 200_000_000, "random": 300_000_000, "mixed": 400_000_000}
 SEEDS_APART = 100_000
 UNWRITABLE = "cannot write datasets to {}: choose another folder with --dataset-root"
 
@@ -43,6 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Train an expert with soft actor-critic in the real task, and record Minari datasets from it:\n\n"
         "  expert   episodes of the snapshot with the best evaluation of the whole training\n"
         "  medium   episodes of the first snapshot a third of the way from random actions to the expert\n"
+        "  mixed    roll-outs of random actions and of snapshots up to two thirds of that way, without and with noise\n"
         "  replay   what the agent saw until it reached the medium level\n"
         "  random   uniformly random actions\n\n"
         "With --from-actions the datasets are made again from stored seeds and actions instead, in minutes: those of\n"
@@ -64,7 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=LEVELS,
         metavar="LEVEL",
-        help="which datasets to record (default: all four; with --expert: expert and random)",
+        help="which datasets to record (default: all five; with --expert: expert and random)",
     )
     parser.add_argument("--out", metavar="RUN_DIR", help="run folder (default: runs/collect-TASK-seedS)")
     parser.add_argument("--config", metavar="FILE", help="settings of the training (default: those that ship for TASK)")
@@ -91,7 +94,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="N",
         help="replay: keep evenly spaced whole episodes of at most N steps together (default: all); "
-        f"random: whole episodes of at least N steps together (default: {RANDOM_STEPS})",
+        f"whole episodes of N steps together: mixed at most, random at least (default: {RANDOM_STEPS})",
     )
     recording.add_argument(
         "--replay-until",
@@ -168,7 +171,7 @@ def run(arguments: argparse.Namespace) -> int:
         training = train_expert(task.name, arguments.seed, settings, folder)
         _keep_policy(training.expert(), folder / "expert.safetensors")
         if "medium" in levels or "replay" in levels:
-            _keep_policy(training.medium(task.random_return), folder / "medium.safetensors")
+            _keep_policy(training.part_way(MEDIUM, task.random_return), folder / "medium.safetensors")
     for level in levels:
         request = _request(arguments, level, run_id)
         recording = _plan(arguments, task, level, training, expert)
@@ -231,7 +234,7 @@ def _refuse_what_is_stored(arguments: argparse.Namespace) -> None:
 
 def _levels(arguments: argparse.Namespace) -> list[str]:
     chosen = arguments.levels or (LEVELS if arguments.expert is None else ("expert", "random"))
-    impossible = [level for level in ("medium", "replay") if level in chosen]
+    impossible = [level for level in ("medium", "mixed", "replay") if level in chosen]
     if arguments.expert is not None and impossible:
         raise UserError(
             f"{' and '.join(impossible)} data come from a training, which --expert replaces: leave them out"
@@ -267,6 +270,8 @@ def _request(arguments: argparse.Namespace, level: str, run_id: str | None) -> d
     if level == "random":
         return request | {"steps": arguments.steps or RANDOM_STEPS}
     request["run"] = run_id
+    if level == "mixed":
+        return request | {"steps": arguments.steps or RANDOM_STEPS}
     if level == "replay":
         return request | {"steps": arguments.steps, "until": arguments.replay_until}
     actions = "sampled" if arguments.stochastic else "deterministic"
@@ -299,6 +304,9 @@ def _plan(
 ) -> Recording:
     if level == "random":
         return _plan_random(arguments, task)
+    if level == "mixed":
+        assert training is not None
+        return _plan_mixed(arguments, task, training)
     if level == "replay":
         assert training is not None
         return _plan_replay(arguments, task, training)
@@ -307,7 +315,7 @@ def _plan(
         facts: dict[str, Any] = {"policy_sha256": sha256(policy_file(arguments.expert))}
     else:
         assert training is not None
-        chosen = training.expert() if level == "expert" else training.medium(task.random_return)
+        chosen = training.expert() if level == "expert" else training.part_way(MEDIUM, task.random_return)
         best = f"the best of {len(training.evaluations)} evaluations during a training of {training.updates} updates"
         rule = best if level == "expert" else "the first evaluation a third of the way from random actions to it"
         origin = (
@@ -339,7 +347,8 @@ def _plan(
 
 
 def _plan_replay(arguments: argparse.Namespace, task: Task, training: Training) -> Recording:
-    until = training.medium(task.random_return) if arguments.replay_until == "medium" else training.expert()
+    medium = arguments.replay_until == "medium"
+    until = training.part_way(MEDIUM, task.random_return) if medium else training.expert()
 
     def record() -> list[Episode]:
         episodes = training.episodes(until.steps)
@@ -358,6 +367,22 @@ def _plan_replay(arguments: argparse.Namespace, task: Task, training: Training) 
     facts = {"updates": until.updates, "transitions": until.steps}
     # Without seeds, as published replays are; stored actions have them
     return Recording(record, "SAC replay", description, facts, with_seeds=False)
+
+
+def _plan_mixed(arguments: argparse.Namespace, task: Task, training: Training) -> Recording:
+    mixture = Mixture.of(training, task)
+    first_seed = FIRST_SEEDS["mixed"] + SEEDS_APART * arguments.seed
+    steps = arguments.steps or RANDOM_STEPS
+
+    def record() -> list[Episode]:
+        with progress("recording mixed", steps) as report:
+            return mixture.record(steps, first_seed, report)
+
+    description = (
+        f"Roll-outs in {task.environment_id}, seeds from {first_seed}, of uniformly random actions and of "
+        f"{mixture.describe()} of online soft actor-critic (seed {arguments.seed})."
+    )
+    return Recording(record, "SAC snapshots and random actions", description, mixture.facts)
 
 
 def _plan_random(arguments: argparse.Namespace, task: Task) -> Recording:
@@ -389,7 +414,7 @@ def _command(arguments: argparse.Namespace, level: str) -> str:
             value = getattr(arguments, name)
             if value is not None:
                 words += [f"--{name}", Path(value).name if name != "iterations" else str(value)]
-    if level == "random":
+    if level in ("mixed", "random"):
         words += ["--steps", str(arguments.steps or RANDOM_STEPS)]
     elif level == "replay":
         words += ["--replay-until", arguments.replay_until]

@@ -106,13 +106,13 @@ class Training:
             )
         return max(self.evaluations, key=lambda evaluation: evaluation.mean_return)
 
-    def medium(self, random_return: float) -> Evaluation:
-        """The first evaluation that went a third of the way from random actions' return to the expert's.
+    def part_way(self, share: float, random_return: float) -> Evaluation:
+        """The first evaluation that went this share of the way from random actions' return to the expert's.
 
         Where the worst evaluation was below random actions, the way is from there: returns may be negative.
         """
         start = min(random_return, *(evaluation.mean_return for evaluation in self.evaluations))
-        wanted = start + (self.expert().mean_return - start) / 3.0
+        wanted = start + share * (self.expert().mean_return - start)
         return next(evaluation for evaluation in self.evaluations if evaluation.mean_return >= wanted)
 
     def episodes(self, steps: int) -> list[Episode]:

@@ -21,12 +21,13 @@ from hypothesis import strategies as st
 
 from app import collect
 from app.collect_expert import Training, read_settings
+from app.collect_mixed import Mixture
 from app.collect_record import datasets_in, repack
 from app.errors import Interrupted, UserError
 from app.stored_actions import read_actions, write_actions
 from datamodules.sources import PUBLISHED_ROOT
 from lit_modules.online_sac import OnlineSAC
-from zoo.episodes import policy_actions, run_episodes
+from zoo.episodes import Episode, policy_actions, reproduces, run_episodes
 from zoo.files import sha256
 from zoo.policy import Policy
 from zoo.tasks import get_task
@@ -131,7 +132,7 @@ def test_the_same_command_again_changes_nothing(collected: Path, capsys: pytest.
     assert collect_with(collected, "--episodes", "4", "--steps", "100", "--replay-until", "expert") == 0
     printed = capsys.readouterr().out
     assert "all 6 iterations were done before" in printed
-    assert printed.count("recorded before") == 4
+    assert printed.count("recorded before") == 5
     assert before == {path: path.stat().st_mtime_ns for path in (collected / "data").rglob("*") if path.is_file()}
     assert not list((collected / "data").glob(".offsim*"))
 
@@ -141,7 +142,7 @@ def test_a_missing_dataset_alone_is_recorded_again(collected: Path, capsys: pyte
     before = sha256(dataset / "data" / "main_data.hdf5")
     shutil.rmtree(dataset)
     assert collect_with(collected, "--episodes", "4", "--steps", "100", "--replay-until", "expert") == 0
-    assert capsys.readouterr().out.count("recorded before") == 3
+    assert capsys.readouterr().out.count("recorded before") == 4
     assert sha256(dataset / "data" / "main_data.hdf5") == before
 
 
@@ -185,7 +186,7 @@ def test_the_chosen_snapshots(collected: Path) -> None:
     assert training.expert().mean_return == max(returns)
     start = min(17.6, *returns)  # random actions return 17.6
     medium = next(entry for entry in training.evaluations if entry.mean_return >= start + (max(returns) - start) / 3)
-    assert training.medium(TASK.random_return) == medium
+    assert training.part_way(collect.MEDIUM, TASK.random_return) == medium
     assert sha256(collected / "run" / "expert.safetensors") == sha256(training.expert().snapshot)
     dataset = load(collected, "expert")
     assert dataset.storage.metadata["offsim"]["policy_sha256"] == sha256(training.expert().snapshot)
@@ -196,6 +197,36 @@ def test_the_chosen_snapshots(collected: Path) -> None:
     for one, other in zip(dataset.iterate_episodes(), again, strict=True):
         assert np.array_equal(one.observations, other.observations)
         assert np.array_equal(one.rewards, other.rewards)
+
+
+def test_mixed_data_are_of_many_qualities_and_none_of_the_best(collected: Path) -> None:
+    training, dataset = Training(collected / "run"), load(collected, "mixed")
+    assert dataset.total_steps <= 100
+    recipe = dataset.storage.metadata["offsim"]
+    returns = [each["evaluation_return"] for each in recipe["snapshots"]]
+    best = training.part_way(2 / 3, TASK.random_return)
+    assert returns == sorted(returns) and best.mean_return in returns
+    seeds = [entry["seed"] for entry in dataset.storage.get_episode_metadata(range(dataset.total_episodes))]
+    assert len(set(seeds)) == len(seeds) and min(seeds) >= 400_000_000
+    assert all(
+        reproduces(
+            TASK.make,
+            Episode(e.observations, e.actions, e.rewards, bool(e.terminations[-1]), bool(e.truncations[-1]), s),
+        )
+        for e, s in zip(dataset.iterate_episodes(), seeds, strict=True)
+    )
+
+
+def test_mixed_data_share_their_steps_between_qualities(collected: Path) -> None:
+    mixture = Mixture.of(Training(collected / "run"), TASK)
+    reported: list[int] = []
+    episodes = mixture.record(1_000, 5, reported.append)
+    cast = 1 + 3 * len(mixture.snapshots)
+    steps = [0] * cast
+    for episode in episodes:
+        steps[(episode.seed - 5) // 2_000] += len(episode)
+    assert sum(steps) <= 1_000 and min(steps) > 0.3 * 1_000 / cast
+    assert reported == sorted(reported) and reported[-1] == 1_000
 
 
 def test_replay_is_what_the_agent_saw(collected: Path) -> None:
