@@ -28,6 +28,7 @@ from lit_modules.method import (
     log_now,
     set_learning_rate,
 )
+from zoo.start_states import StartStates
 
 
 class SeedBatch(lightning.LightningModule):
@@ -306,9 +307,11 @@ class _Call(nn.Module):
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """All parameters and floating buffers by name, each once."""
+    """All parameters and buffers by name, each once, but for stored states: seeds hold different numbers of them."""
     buffers: Iterable[tuple[str, Tensor]] = module.named_buffers()
-    return {**dict(module.named_parameters()), **dict(buffers)}
+    apart = {id(each.observations) for each in module.modules() if isinstance(each, StartStates)}
+    kept = {name: buffer for name, buffer in buffers if id(buffer) not in apart}
+    return {**dict(module.named_parameters()), **kept}
 
 
 def _replaceable(module: nn.Module, name: str) -> bool:

@@ -92,7 +92,7 @@ def test_a_budget_replaces_what_the_bases_say_but_nothing_that_the_experiment_sa
     assert found["plain"].simulator.updates == found["method"].simulator.updates == 7000
     assert found["plain"].simulator.model.pretraining_updates == 4000
     assert found["method"].simulator.model.pretraining_updates == 7000, "no game in Offline ML-IRL"
-    assert found["learner"].behaviour_cloning.updates == 4000
+    assert found["learner"].behaviour_cloning.updates == 6000
     assert [found[name].policy.updates for name in ("plain", "method", "learner")] == [100, 7, 100]
     assert experiment.replaced["methods/offline_ml_irl"]["simulator"]["model"] == {"pretraining_updates": 7000}
     assert experiment.replaced["defaults"]["policy"] == {"updates": 10000}
