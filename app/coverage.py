@@ -9,9 +9,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from app.rollouts import concatenate
-from lit_modules.diagnostics import spread
+from lit_modules.diagnostics import distances_between_episodes, spread
 from zoo import Simulator
-from zoo.spacing import evenly_spaced
 from zoo.uncertainty import MEASURES
 
 DATA_ROWS = 10_000  # recorded rows that distances are measured to
@@ -47,7 +46,10 @@ class Coverage:
             rows = self._features(concatenate([spread(part, QUERY_ROWS) for part in held_out]))
             self.held_out_distance = float(self._nearest(rows).mean())
         else:
-            self.held_out_distance = self._between_episodes(torch.cat([part["episode"] for part in known]))
+            between = distances_between_episodes(
+                self._known, torch.cat([part["episode"] for part in known]), QUERY_ROWS
+            )
+            self.held_out_distance = None if between is None else float(between.mean())
         self.uncertainty_units = {name: float(value.median()) for name, value in self._measures(table).items()}
         data.release()
 
@@ -72,14 +74,6 @@ class Coverage:
 
     def _nearest(self, features: Tensor) -> Tensor:
         return torch.cdist(features, self._known).min(dim=1).values
-
-    def _between_episodes(self, episode: Tensor) -> float | None:
-        if len(episode.unique()) < 2:
-            return None
-        chosen = evenly_spaced(len(episode), QUERY_ROWS)
-        distances = torch.cdist(self._known[chosen], self._known)
-        own = episode[chosen].unsqueeze(1) == episode
-        return float(distances.masked_fill(own, torch.inf).min(dim=1).values.mean())
 
     @torch.no_grad()
     def _measures(self, rows: TensorDict) -> dict[str, Tensor]:

@@ -21,6 +21,26 @@ def spread(table: TensorDict, count: int) -> TensorDict:
     return table if len(table) <= count else table[evenly_spaced(len(table), count)]
 
 
+def distances_between_episodes(features: Tensor, episode: Tensor, queries: int) -> Tensor | None:
+    """Distance of up to ``queries`` evenly spaced rows to the nearest row of another episode, if there is one.
+
+    Args:
+        features: of each row, ``(N, D)``.
+        episode: that it is of, ``(N,)``.
+        queries: M, at most.
+
+    Returns:
+        ``(M,)``.
+    """
+    if len(episode.unique()) < 2:
+        return None
+    chosen = evenly_spaced(len(episode), queries)
+    own = episode[chosen].unsqueeze(1) == episode
+    # Without matrix products, whose rounding is larger than what may be between two copies of one gait
+    distances = torch.cdist(features[chosen], features, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.masked_fill(own, torch.inf).min(dim=1).values
+
+
 def segments(table: TensorDict, length: int, limit: int = 512) -> Tensor:
     """First rows of up to ``limit`` evenly spaced stretches of ``length`` steps of one episode, ``(N,)``."""
     count = len(table) - length + 1

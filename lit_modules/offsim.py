@@ -29,6 +29,7 @@ from lit_modules.game_rollouts import GameRollOuts
 from lit_modules.game_validation import REWARD_ROWS, held_out, log_game, predictions
 from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
 from lit_modules.method import Conversation, Descend, Follow, cosine_decay
+from lit_modules.narrow_demonstrations import warn_of_narrow_demonstrations
 from lit_modules.noise_calibration import CALIBRATED
 from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.ranges import refuse_outside
@@ -253,6 +254,7 @@ class OffSim(GameRollOuts):
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         self.set_statistics(data.statistics)
         self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
+        warn_of_narrow_demonstrations(data)
         if self.hparams["margin_weight"] > 0:
             self.row_margins = self._margins(data).to(self.random.device)
         data.release()
