@@ -11,7 +11,7 @@ from typing import Any
 
 from app.allocator import keep_freed_memory
 from app.errors import Interrupted, UserError
-from app.notices import plain_warnings, quiet_libraries
+from app.notices import set_up_warnings
 
 COMMANDS = {
     "import": "turn logs of your own system, CSV or NumPy files, into a dataset to train on",
@@ -70,8 +70,7 @@ def _module(command: str) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    quiet_libraries()
-    plain_warnings()
+    set_up_warnings()
     keep_freed_memory()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:

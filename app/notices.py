@@ -12,8 +12,13 @@ _usual = warnings.formatwarning
 _shown: set[str] = set()
 
 
-def quiet_libraries() -> None:
-    """Silence notices of libraries that tell a user of this command nothing."""
+def set_up_warnings() -> None:
+    """Silence notices of libraries that tell a user nothing; show those of this project once each and as sentences."""
+    _quiet_libraries()
+    warnings.formatwarning = _format_warning
+
+
+def _quiet_libraries() -> None:
     os.environ.setdefault("RL_WARNINGS", "False")
     os.environ.setdefault("RL_LOGGING_LEVEL", "WARNING")
     for message in (
@@ -27,11 +32,6 @@ def quiet_libraries() -> None:
     ):
         warnings.filterwarnings("ignore", message=message)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"torchrl.*")
-
-
-def plain_warnings() -> None:
-    """Show warnings of this project once each and as sentences, without the line of code that they come from."""
-    warnings.formatwarning = _format_warning
 
 
 def _format_warning(

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from app.allocator import keep_freed_memory
 from app.checkpoints import LAST
 from app.errors import Interrupted, UserError
-from app.notices import plain_warnings, quiet_libraries
+from app.notices import set_up_warnings
 from datamodules import DataError
 from lit_modules.method import RefusedCheckpoint
 from lit_modules.parallel import tell_of_lost_process
@@ -75,8 +75,7 @@ def main() -> int:
 
     if "LOCAL_RANK" not in os.environ:
         threading.Thread(target=_end_with_parent, daemon=True).start()
-    quiet_libraries()
-    plain_warnings()
+    set_up_warnings()
     keep_freed_memory()
     folder, stage = Path(sys.argv[1]), sys.argv[2]
     configuration = OmegaConf.load(folder / "config.yaml")

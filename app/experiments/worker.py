@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from app.allocator import keep_freed_memory
 from app.errors import Interrupted, UserError
 from app.experiments.shared import continue_from, pretraining_of, shared_stages_of, take_over
-from app.notices import plain_warnings, quiet_libraries
+from app.notices import set_up_warnings
 from app.pipeline import finish
 from app.run_folder import finished_stages
 from app.train import train_stage
@@ -49,8 +49,7 @@ def work(folder: Path, stages: Path) -> None:
 
 def main() -> int:
     """Carry out the command line; returns the exit status."""
-    quiet_libraries()
-    plain_warnings()
+    set_up_warnings()
     keep_freed_memory()
     try:
         work(Path(sys.argv[1]), Path(sys.argv[2]))

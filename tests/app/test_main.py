@@ -47,7 +47,8 @@ def test_import_waits_for_nothing_that_is_not_needed(code: str, slow: set[str]) 
 
 def test_own_warnings_are_sentences_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # restored afterwards
-    notices.plain_warnings()
+    monkeypatch.setattr(notices, "_quiet_libraries", lambda: None)  # its filters would stay
+    notices.set_up_warnings()
     files = (str(command.__file__), str(command.__file__), str(warnings.__file__))
     own, again, other = (warnings.formatwarning("mind the gap", UserWarning, file, 1) for file in files)
     assert (own, again) == ("offsim: warning: mind the gap\n", "")
