@@ -35,17 +35,23 @@ POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
 STAGES = ("behaviour_cloning", "simulator", "policy")
 # Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
 LATER = {"matmul_precision": "highest"}
+LATER_OF_POLICY = {"value_unit": None}
 ANCHOR = ("anchor_form", "anchor_tolerance")  # likewise, where nothing is anchored
 
 
 def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
     """Settings as a run of before would have had them, to tell whether two runs are the same."""
-    kept = {name: value for name, value in settings.items() if name not in LATER or value != LATER[name]}
+    kept = _without(settings, LATER)
     policy = kept.get("policy") or {}
-    model = policy.get("model") or {}
-    if model.get("anchor_weight") == 0.0:
-        kept["policy"] = {**policy, "model": {name: value for name, value in model.items() if name not in ANCHOR}}
+    if policy.get("model"):
+        model = _without(policy["model"], LATER_OF_POLICY)
+        unsaid = ANCHOR if model.get("anchor_weight") == 0.0 else ()
+        kept["policy"] = {**policy, "model": {name: value for name, value in model.items() if name not in unsaid}}
     return kept
+
+
+def _without(settings: dict[Any, Any], unchanging: dict[str, Any]) -> dict[Any, Any]:
+    return {name: value for name, value in settings.items() if name not in unchanging or value != unchanging[name]}
 
 
 def shipped_tasks() -> list[str]:

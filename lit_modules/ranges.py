@@ -43,6 +43,7 @@ ABOVE_ZERO = [
     "tau",
     "transition_gradient_norm",
     "transition_learning_rate",
+    "value_unit",
 ]
 AT_LEAST_ZERO = [
     "adversarial_weight",

@@ -41,6 +41,9 @@ class SimulatorSAC(ReplayLearner):
             nearly deterministic, and tuning then raises the temperature without bound.
         deviation: fixed deviation of the Gaussian before squashing, with which roll-outs explore; ``None`` learns it,
             from the cloned policy's, which squared errors never trained.
+        value_unit: deviation of the critics' values over a batch, to which the actor's loss is brought before the holds
+            of ``cloning_weight`` and ``anchor_weight`` are added, so that these hold alike whatever the reward's size
+            (as Fujimoto & Gu 2021, "TD3+BC", by the values' size); ``None`` takes values as they are.
         settings: arguments of ``ReplayLearner`` and ``SimulatorPolicy``.
     """
 
@@ -50,6 +53,7 @@ class SimulatorSAC(ReplayLearner):
         temperature: float = 0.0,
         target_entropy: float | None = None,
         deviation: float | None = 0.1,
+        value_unit: float | None = None,
         **settings: Any,
     ) -> None:
         super().__init__(simulator, **settings)
@@ -116,7 +120,10 @@ class SimulatorSAC(ReplayLearner):
         reward = self.batch_reward(inputs)
         location, scale, cloning = self.propose(inputs)
         losses = self.loss.losses({**inputs, "reward": reward}, (location, scale), critics, targets)
-        total = losses["loss_actor"] + losses["loss_qvalue"]
+        actor = losses["loss_actor"]
+        if self.hparams["value_unit"] is not None:
+            actor = actor * self.hparams["value_unit"] / losses["value_std"].clamp_min(1e-6)
+        total = actor + losses["loss_qvalue"]
         loss_alpha = losses.pop("loss_alpha")
         if self.hparams["target_entropy"] is not None:
             total = total + loss_alpha

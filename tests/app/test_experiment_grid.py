@@ -222,4 +222,6 @@ def test_settings_of_an_anchor_say_nothing_without_one() -> None:
     assert comparable(settings(anchor_weight=0.0, anchor_form="doubt", anchor_tolerance=0.2)) == before
     anchored = settings(anchor_weight=1.0, anchor_form="doubt", anchor_tolerance=0.2)
     assert comparable(anchored) == anchored
+    assert comparable(settings(anchor_weight=1.0, value_unit=None)) == settings(anchor_weight=1.0)
+    assert comparable(settings(anchor_weight=1.0, value_unit=3.0)) == settings(anchor_weight=1.0, value_unit=3.0)
     assert comparable({"stages": [], "matmul_precision": "highest"}) == {"stages": []}

@@ -262,6 +262,19 @@ def test_without_temperature_the_actor_is_not_paid_for_entropy(tmp_path: Path) -
     assert (module.loss.value_low, module.loss.value_high) == (-math.inf, math.inf)
 
 
+def test_values_are_brought_to_a_unit_before_holds_are_added(tmp_path: Path) -> None:
+    found = {}
+    for unit in (None, 2.0):
+        module = make(tmp_path, value_unit=unit, cloning_weight=0.0)
+        module.run(module.roll_out())
+        inputs = first(module.draw(rows()))
+        total, parts = module.objective(inputs, module.loss.critic_layers(), module.loss.target_layers())
+        found[unit] = float(total.detach() - parts["loss_qvalue"]), float(parts["value_std"])
+    (plain, deviation), (brought, same) = found[None], found[2.0]
+    assert deviation == same > 0.0
+    assert brought == pytest.approx(plain * 2.0 / deviation, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [({"uncertainty_form": "fade"}, "fading"), ({"target_entropy": -2.0, "temperature": 0.0}, "start it above 0")],
