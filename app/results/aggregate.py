@@ -34,6 +34,9 @@ class Aggregate:
         share_middle: its interquartile mean.
         interval: 95% bootstrap interval of that over seeds.
         alone: mean return of the policies without the cloned networks that are joined with them.
+        cloned: mean return of the cloned policies that these runs began with.
+        promised: mean return in the Simulator at the end of training, in learned reward.
+        paid: mean return in the real task then, likewise.
     """
 
     task: str
@@ -49,6 +52,9 @@ class Aggregate:
     share_middle: float
     interval: tuple[float, float]
     alone: float
+    cloned: float
+    promised: float
+    paid: float
 
 
 def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
@@ -73,6 +79,9 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 share_middle=middle,
                 interval=(interval[0], interval[1]),
                 alone=mean(values(own, "policy_alone_mean")),
+                cloned=mean(values(own, "behaviour_cloning_mean")),
+                promised=mean(values(own, "simulator_return")),
+                paid=mean(values(own, "real_learned_return")),
             )
         )
     return results

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from app.results import figures
 from app.results.aggregate import matching, values
 from app.results.evidence import Evidence
-from app.results.tables import counted, format_number, percent, table
+from app.results.tables import MISSING, counted, format_number, percent, table
 
 NOT_JOINED = (
     "A policy is the average of what was learned in the Simulator and of what was cloned, where that pays "
@@ -39,11 +39,17 @@ def drawn(evidence: Evidence) -> dict[str, Figure]:
 
 
 def returns(evidence: Evidence) -> str:
-    """Markdown: a table of the returns of every variant."""
+    """Markdown: a table of the returns of every variant of which a run is finished."""
+    finished = [result for result in evidence.results if result.finished]
+    if not finished:
+        return ""
     rows = []
-    told = any(math.isfinite(result.alone) for result in evidence.results)  # earlier runs did not measure it
-    for result in evidence.results:
-        amounts = (result.mean, result.minimum, result.spread)
+    told = any(math.isfinite(result.alone) for result in finished)  # earlier runs did not measure it
+    for result in finished:
+        amounts = (result.cloned, result.mean, result.minimum, result.spread)
+        believed = [
+            format_number(round(each)) if math.isfinite(each) else MISSING for each in (result.promised, result.paid)
+        ]
         low, high = (percent(bound) for bound in result.interval)
         rows.append(
             [
@@ -52,16 +58,20 @@ def returns(evidence: Evidence) -> str:
                 result.variant,
                 *(format_number(round(each, 1)) for each in amounts),
                 percent(result.share),
-                f"{percent(result.share_middle)} [{low}, {high}]" if result.finished else percent(result.share_middle),
+                f"{percent(result.share_middle)} [{low}, {high}]",
                 *([format_number(round(result.alone, 1))] if told else []),
+                " / ".join(believed),
                 f"{result.finished} of {result.planned}",
             ]
         )
-    head = ["demonstrations", "task", "variant", "mean return", "lowest", "spread", "share of expert"]
-    head += ["interquartile mean of the share", *(["not joined"] if told else []), "seeds"]
+    head = ["demonstrations", "task", "variant", "cloned", "mean return", "lowest", "spread", "share of expert"]
+    head += ["interquartile mean of the share", *(["not joined"] if told else [])]
+    head += ["promised / paid", "seeds"]
     return (
         "## Returns in the real task\n\n"
         "Every figure is about the last policy of a run, never the best of it. Lowest and spread (standard deviation) "
         "are over seeds; the interval is the 95% bootstrap interval of the interquartile mean over seeds, which drops "
-        "nothing of up to three." + (f" {NOT_JOINED}" if told else "") + "\n\n" + table(head, rows)
+        "nothing of up to three. *Cloned* is what these runs began with. *Promised* is the policy's return in the "
+        "Simulator at the end of training, *paid* that in the real task, both in learned reward (about 1 a step for "
+        "the demonstrations)." + (f" {NOT_JOINED}" if told else "") + "\n\n" + table(head, rows)
     )

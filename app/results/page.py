@@ -89,7 +89,11 @@ def _goals(evidence: Evidence) -> str:
     if not goals:
         return ""
     rows = [row for goal in goals for row in _judged(goal, evidence)]
-    return "## Goals\n\n" + table(["goal", "task", "demonstrations", "found", "outcome", "seeds"], rows)
+    begun = [row for row in rows if not row[-1].startswith("0 of")]
+    parts = [table(["goal", "task", "demonstrations", "found", "outcome", "seeds"], begun)] if begun else []
+    if len(begun) < len(rows):
+        parts.append(f"Of {len(rows)} goals {len(rows) - len(begun)} are about runs of which none is finished.")
+    return "\n\n".join(["## Goals", *parts])
 
 
 def _judged(goal: Goal, evidence: Evidence) -> list[list[str]]:
