@@ -75,7 +75,7 @@ class BehaviourCloning(Method):
         action_low: Sequence[float],
         action_high: Sequence[float],
         hidden_sizes: Sequence[int] = (256, 256),
-        members: int = 3,
+        members: int = 5,
         form: str = "mse",
         log_std_min: float = -5.0,
         log_std_max: float = 2.0,
