@@ -267,10 +267,9 @@ def _actions_file(arguments: argparse.Namespace, level: str) -> Path:
 def _request(arguments: argparse.Namespace, level: str, run_id: str | None) -> dict[str, Any]:
     """The part of the recipe that is known before any training."""
     request: dict[str, Any] = {"task": arguments.task, "level": level, "seed": arguments.seed}
-    if level == "random":
-        return request | {"steps": arguments.steps or RANDOM_STEPS}
-    request["run"] = run_id
-    if level == "mixed":
+    if level != "random":
+        request["run"] = run_id
+    if level in ("mixed", "random"):
         return request | {"steps": arguments.steps or RANDOM_STEPS}
     if level == "replay":
         return request | {"steps": arguments.steps, "until": arguments.replay_until}
@@ -376,7 +375,7 @@ def _plan_mixed(arguments: argparse.Namespace, task: Task, training: Training) -
 
     def record() -> list[Episode]:
         with progress("recording mixed", steps) as report:
-            return mixture.record(steps, first_seed, report)
+            return mixture.record(_action_space(task), steps, first_seed, report)
 
     description = (
         f"Roll-outs in {task.environment_id}, seeds from {first_seed}, of uniformly random actions and of "

@@ -57,15 +57,11 @@ class Mixture:
         noises = ", ".join(f"{noise:g}" for noise in NOISES)
         return f"{len(self.snapshots)} snapshots (mean returns {returns}; noise of {noises} half action ranges)"
 
-    def record(self, steps: int, first_seed: int, report: Callable[[int], None]) -> list[Episode]:
+    def record(self, space: Box, steps: int, first_seed: int, report: Callable[[int], None]) -> list[Episode]:
         """Whole episodes of about ``steps`` steps together, as many steps of each quality and noise.
 
         Where episodes are long, some are left out again, evenly.
         """
-        environment = self.task.make()
-        space = environment.action_space
-        environment.close()
-        assert isinstance(space, Box)
         half_range = ((space.high - space.low) / 2).astype(np.float32)
         cast = [random_actions(space, first_seed)]
         for each in self.snapshots:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from app.results import figures
 from app.results.aggregate import matching, values
 from app.results.evidence import Evidence
-from app.results.tables import MISSING, counted, format_number, percent, table
+from app.results.tables import counted, format_number, percent, table
 
 NOT_JOINED = (
     "A policy is the average of what was learned in the Simulator and of what was cloned, where that pays "
@@ -47,9 +47,7 @@ def returns(evidence: Evidence) -> str:
     told = any(math.isfinite(result.alone) for result in finished)  # earlier runs did not measure it
     for result in finished:
         amounts = (result.cloned, result.mean, result.minimum, result.spread)
-        believed = [
-            format_number(round(each)) if math.isfinite(each) else MISSING for each in (result.promised, result.paid)
-        ]
+        believed = [format_number(round(each, 0)) for each in (result.promised, result.paid)]
         low, high = (percent(bound) for bound in result.interval)
         rows.append(
             [

@@ -12,7 +12,7 @@ from app.errors import UserError
 from app.experiments.goals import Goal
 from app.experiments.grid import Experiment, Run
 from app.results import ablation, figures, headline, simulators
-from app.results.aggregate import judge
+from app.results.aggregate import Aggregate, judge
 from app.results.evidence import Evidence, gather
 from app.results.tables import counted, format_number, hours, percent, table
 from app.run_folder import write_whole
@@ -88,30 +88,27 @@ def _goals(evidence: Evidence) -> str:
     goals = evidence.experiment.goals
     if not goals:
         return ""
-    rows = [row for goal in goals for row in _judged(goal, evidence)]
-    begun = [row for row in rows if not row[-1].startswith("0 of")]
+    judged = [(goal, *each) for goal in goals for each in judge(goal, evidence.results)]
+    begun = [_goal_row(*each) for each in judged if each[1].finished]
     parts = [table(["goal", "task", "demonstrations", "found", "outcome", "seeds"], begun)] if begun else []
-    if len(begun) < len(rows):
-        parts.append(f"Of {len(rows)} goals {len(rows) - len(begun)} are about runs of which none is finished.")
+    if len(begun) < len(judged):
+        parts.append(f"Of {len(judged)} goals {len(judged) - len(begun)} are about runs of which none is finished.")
     return "\n\n".join(["## Goals", *parts])
 
 
-def _judged(goal: Goal, evidence: Evidence) -> list[list[str]]:
+def _goal_row(goal: Goal, result: Aggregate, share: float, wanted: float) -> list[str]:
     statistic = goal.statistic.replace("_", " ")
     target = (
         f"better than {goal.better_than}" if goal.better_than else f"at least {percent(goal.share_of_expert or 0.0)}"
     )
-    rows = []
-    for result, share, wanted in judge(goal, evidence.results):
-        met = share > wanted if goal.better_than else share >= wanted
-        if math.isnan(share) or math.isnan(wanted):
-            outcome = "open"
-        else:
-            outcome = "met" if met else f"missed by {percent(wanted - share).removesuffix('%')} points"
-        seeds = f"{result.finished} of {result.planned}"
-        words = f"{statistic} of {goal.variant} {target}"
-        rows.append([words, result.task, format_number(result.demonstrations), percent(share), outcome, seeds])
-    return rows
+    met = share > wanted if goal.better_than else share >= wanted
+    if math.isnan(share) or math.isnan(wanted):
+        outcome = "open"
+    else:
+        outcome = "met" if met else f"missed by {percent(wanted - share).removesuffix('%')} points"
+    seeds = f"{result.finished} of {result.planned}"
+    words = f"{statistic} of {goal.variant} {target}"
+    return [words, result.task, format_number(result.demonstrations), percent(share), outcome, seeds]
 
 
 def _variants(experiment: Experiment) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from app.report_numbers import MISSING, format_number
 
-__all__ = ["MISSING", "counted", "format_number", "hours", "percent", "table"]
+__all__ = ["counted", "format_number", "hours", "percent", "table"]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -220,7 +220,7 @@ def test_mixed_data_are_of_many_qualities_and_none_of_the_best(collected: Path) 
 def test_mixed_data_share_their_steps_between_qualities(collected: Path) -> None:
     mixture = Mixture.of(Training(collected / "run"), TASK)
     reported: list[int] = []
-    episodes = mixture.record(1_000, 5, reported.append)
+    episodes = mixture.record(collect._action_space(TASK), 1_000, 5, reported.append)
     cast = 1 + 3 * len(mixture.snapshots)
     steps = [0] * cast
     for episode in episodes:
