@@ -6,7 +6,6 @@ import inspect
 import json
 import logging
 import os
-import pickle
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,8 +62,11 @@ class Training:
         path = self.folder / LAST
         try:
             checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            _ = checkpoint["online_sac"], checkpoint["global_step"], checkpoint["hyper_parameters"]
-        except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            state = checkpoint["online_sac"]
+            _ = self._listed(state), int(state["updates"]), int(checkpoint["global_step"])
+            _ = checkpoint["hyper_parameters"]
+        # What a damaged file makes torch's reader stumble over depends on where the damage is
+        except Exception as error:
             raise UserError(
                 f"{path} is not a checkpoint of this command, or it is damaged: remove it to train from the start"
             ) from error
@@ -87,6 +89,9 @@ class Training:
     @property
     def evaluations(self) -> list[Evaluation]:
         """Every evaluation, oldest first."""
+        return self._listed(self._checkpoint["online_sac"])
+
+    def _listed(self, state: dict[str, Any]) -> list[Evaluation]:
         return [
             Evaluation(
                 updates=int(entry["updates"]),
@@ -94,7 +99,7 @@ class Training:
                 mean_return=float(entry["return"]),
                 snapshot=self.folder / "snapshots" / f"{int(entry['updates']):08d}.safetensors",
             )
-            for entry in self._checkpoint["online_sac"]["evaluations"]
+            for entry in state["evaluations"]
         ]
 
     def expert(self) -> Evaluation:

@@ -22,6 +22,7 @@ import numpy as np
 from minari.data_collector import EpisodeBuffer
 
 from app.collect_record import episode_buffer, new_dataset
+from benchmarks.watching import process_status, stage_at_work
 from datamodules import TransitionDataModule
 from datamodules.errors import DataError
 from zoo.episodes import Episode
@@ -76,13 +77,14 @@ def main() -> None:
     out = folder / "run"
     command = ["train", "own", "--expert", EXPERT, "--diverse", DIVERSE, f"--data.memory_limit_mb={LIMIT_MB}", *TRAIN]
     process = subprocess.Popen([sys.executable, "-m", "app", *command, f"--out={out}"])
-    peaks: dict[str, int] = {}
-    watch = threading.Thread(target=_watch, args=(process.pid, peaks))
+    peaks: dict[str, dict[str, int]] = {}
+    watch = threading.Thread(target=_watch, args=(process.pid, out, peaks))
     watch.start()
     status = process.wait()
     watch.join()
-    for name, kilobytes in peaks.items():
-        print(f"{name} at most {kilobytes / 2**20:.2f} GiB")
+    for stage, figures in peaks.items():
+        sizes = ", ".join(f"{name} {kilobytes / 2**20:.2f} GiB" for name, kilobytes in figures.items())
+        print(f"{stage}: at most {sizes}")
     if status != 0:
         sys.exit(f"the training ended with {status}")
 
@@ -138,18 +140,18 @@ def _forget(folder: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _watch(process: int, peaks: dict[str, int]) -> None:
-    """Note the most kilobytes that a process has had resident: altogether, and of its own (not of mapped files)."""
+def _watch(process: int, folder: Path, peaks: dict[str, dict[str, int]]) -> None:
+    """Note the most kilobytes that a process has had resident in each stage: of all, and of its own (not of files)."""
     while True:
         try:
-            text = Path(f"/proc/{process}/status").read_text()
+            values = process_status(process)
         except (FileNotFoundError, ProcessLookupError):
             return
-        values = dict(line.split(":", 1) for line in text.splitlines())
         if "VmRSS" not in values:
             return  # it has ended
-        for name, key in (("resident", "VmRSS"), ("resident, without mapped files", "RssAnon")):
-            peaks[name] = max(peaks.get(name, 0), int(values[key].split()[0]))
+        found = peaks.setdefault(stage_at_work(folder), {})
+        for name, key in (("resident", "VmRSS"), ("without mapped files", "RssAnon")):
+            found[name] = max(found.get(name, 0), int(values[key].split()[0]))
         time.sleep(0.1)
 
 

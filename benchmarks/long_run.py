@@ -21,12 +21,13 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks.watching import BEFORE, EVALUATION, process_status, stage_at_work
+
 ROOT = Path(__file__).parent.parent
 UPDATES_PER_SECOND = 60  # of a policy stage as configured, see docs/results/speed.md
 UPDATES_PER_STEP = 50  # of a training as people run it
 HOURS = 24
 SHARES = {"behaviour_cloning": 0.2, "simulator": 0.2, "policy": 0.6}  # of the steps
-EVALUATION = "evaluation"  # what comes after the last stage
 PARTS = 5  # of each stage in the table
 SMALL = (
     "--demonstrations=3",
@@ -107,22 +108,23 @@ def _watched(process: subprocess.Popen[bytes], folder: Path, every: float) -> It
     """Looks at a training until it ends."""
     started = time.monotonic()
     while process.poll() is None:
-        stages = [stage for stage in SHARES if (folder / stage).exists()]
-        if stages:
+        stage = stage_at_work(folder)
+        if stage != BEFORE:
             with suppress(FileNotFoundError):  # it has just ended, or replaced a file
-                yield _look(process.pid, folder, stages[-1], time.monotonic() - started)
+                yield _look(process.pid, folder, stage, time.monotonic() - started)
         time.sleep(every)
 
 
 def _look(process: int, folder: Path, stage: str, seconds: float) -> Sample:
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    events = EventAccumulator(str(folder / stage / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    status = process_status(process)
+    logs = folder / ("policy" if stage == EVALUATION else stage) / "tensorboard"
+    events = EventAccumulator(str(logs), size_guidance={"scalars": 0}).Reload()
     names = events.Tags()["scalars"]
     files = [path for path in folder.rglob("*") if path.is_file()]
     checkpoints = [path for path in files if path.suffix == ".ckpt"]
     return Sample(
         seconds=round(seconds, 1),
-        stage=EVALUATION if (folder / "policy.safetensors").exists() else stage,
+        stage=stage,
         memory=round(int(status["RssAnon"].split()[0]) / 1024, 1),
         open_files=len(os.listdir(f"/proc/{process}/fd")),
         threads=int(status["Threads"]),

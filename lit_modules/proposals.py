@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from datamodules.cache import release_mapped_tables
 from lit_modules.random_stream import RandomStream
 from lit_modules.rows import follows, take
 from zoo.policy import Policy
@@ -139,4 +140,5 @@ def _last_rows(table: TensorDict) -> Iterator[Tensor]:
     for start in range(0, len(table), BLOCK_ROWS):
         block = table[start : start + BLOCK_ROWS + 1]  # the first row of the next one tells whether the last ends here
         yield torch.nonzero(~follows(block, 1)).squeeze(-1) + start
+        release_mapped_tables()
     yield torch.tensor([len(table) - 1])

@@ -10,6 +10,7 @@ import torch.nn.functional as functional
 from tensordict import TensorDict
 from torch import Tensor
 
+from datamodules.cache import release_mapped_tables
 from lit_modules.random_stream import RandomStream
 
 # Odd constants of a 32-bit integer hash (the finaliser of MurmurHash3).
@@ -37,11 +38,12 @@ def concatenate(parts: Sequence[TensorDict], dim: int = 0) -> TensorDict:
 
 
 def take(tables: Sequence[Tensor], rows: Tensor) -> Tensor:
-    """Rows ``(...)`` of tables ``(N_i, D)`` as if they were one, ``(..., D)``; they are not joined for it."""
+    """Rows ``(...)`` of tables ``(N_i, D)`` as if they were one, ``(..., D)``; they are not joined for it, nor kept."""
     found, first = tables[0][rows.clamp_max(len(tables[0]) - 1)], len(tables[0])
     for table in tables[1:]:
         found = torch.where((rows >= first).unsqueeze(-1), table[(rows - first).clamp(0, len(table) - 1)], found)
         first += len(table)
+    release_mapped_tables()
     return found
 
 

@@ -74,7 +74,6 @@ def export_simulator(method: OffSim, data: Any, rows: int = 10_000) -> Simulator
     parts = []
     for some in kept.split(ROWS_AT_ONCE):
         parts.append([take([table[name] for table in tables], some) for name in ("observation", "action")])
-        data.release()
     observations, actions = (torch.cat(column) for column in zip(*parts, strict=True))
     simulator.calibrate_uncertainty(observations, actions)
     if hyper["noise_scale"] == CALIBRATED:

@@ -8,6 +8,9 @@ import os
 os.environ.setdefault("RL_WARNINGS", "False")
 
 import random
+import re
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,3 +26,16 @@ def fixed_seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def resident() -> Callable[[Path], int]:
+    """Kilobytes of a mapped file that this process holds in memory."""
+
+    def look(path: Path) -> int:
+        blocks = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
+        (block,) = (each for each in blocks if str(path) in each.partition("\n")[0])
+        (found,) = re.findall(r"^Rss: +(\d+) kB", block, flags=re.MULTILINE)
+        return int(found)
+
+    return look

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -179,21 +179,14 @@ def test_the_module_keeps_large_data_in_files(record: Any, tmp_path: Path) -> No
     shutil.rmtree(tmp_path / "cache")
 
 
-def test_what_was_read_of_files_is_given_back(tmp_path: Path) -> None:
+def test_what_was_read_of_files_is_given_back(tmp_path: Path, resident: Callable[[Path], int]) -> None:
     path = tmp_path / "observation.npy"
     np.save(path, np.arange(2**20, dtype=np.float32))
     table = Table(None, np.array([2**20]), tmp_path)
 
-    def resident() -> int:
-        """Kilobytes of the file that this process holds."""
-        blocks = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)
-        (block,) = (each for each in blocks if str(path) in each.partition("\n")[0])
-        (found,) = re.findall(r"^Rss: +(\d+) kB", block, flags=re.MULTILINE)
-        return int(found)
-
     column = table.columns()["observation"]
     total = column.double().sum()
-    assert resident() >= 4096
+    assert resident(path) >= 4096
     table.release()
-    assert resident() == 0
+    assert resident(path) == 0
     assert column.double().sum() == total

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
+import torch
+from tensordict import TensorDict
+
+from datamodules.cache import Table
+from lit_modules.diagnostics import spread
 from lit_modules.rows import deal, take
 
 
@@ -11,6 +18,17 @@ def test_rows_are_taken_from_several_tables_as_from_one() -> None:
     tables = [torch.randn(length, 3) for length in (4, 1, 7)]
     rows = torch.tensor([[0, 11, 3], [4, 5, 10]])
     assert torch.equal(take(tables, rows), torch.cat(tables)[rows])
+
+
+def test_scattered_rows_of_a_file_leave_nothing_of_it_in_memory(
+    tmp_path: Path, resident: Callable[[Path], int]
+) -> None:
+    path, length = tmp_path / "observation.npy", 2**20
+    np.save(path, np.arange(length, dtype=np.float32)[:, None])
+    table = Table(None, np.array([length]), tmp_path)
+    rows = TensorDict(dict(table.columns()), [length])
+    assert spread(rows, 2000)["observation"][-1] == length - 1 and resident(path) == 0
+    assert take([rows["observation"]], torch.tensor([7, 2**19])).tolist() == [[7], [2**19]] and resident(path) == 0
 
 
 def test_every_row_that_counts_is_dealt_once_and_evenly() -> None:
