@@ -89,12 +89,13 @@ def targets() -> dict[str, Target]:
             lambda path: resolve(load_configuration(str(path)), "full", {}, []),
             b"base: hopper\n" + _package("configs/train/defaults.yaml").replace(b"task: ???", b"task: hopper"),
             "own.yaml",
+            share=0.2,
         ),
         "configuration of an experiment": Target(
             lambda path: [vars(run) for run in load_experiment(str(path)).runs],
             _package("configs/experiments/c.yaml"),
             "own.yaml",
-            share=0.1,
+            share=0.02,
         ),
         "configuration of collect": Target(
             lambda path: read_settings("hopper", str(path)), _package("configs/collect/hopper.yaml"), "own.yaml"

@@ -31,6 +31,7 @@ from datamodules.sources import Source
 FORMAT_VERSION = 2
 DESCRIPTION_FILE = "table.json"
 EPISODE_ROWS_FILE = "episode_rows.npy"
+SCATTERED_ROWS = 512  # read at a time: each brings 64 KiB of its file into memory
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,14 @@ class Table:
         for each in self._maps:
             _release(each)
 
+    def scattered(self, name: str, rows: Tensor) -> Tensor:
+        """Rows of a column that lie apart, of which a table in files keeps nothing else in memory."""
+        parts = []
+        for some in rows.split(SCATTERED_ROWS):
+            parts.append(self.columns()[name].index_select(0, some))
+            self.release()
+        return torch.cat(parts)
+
     def first_rows(self) -> Tensor:
         """Row of the first step of every episode, ``(episodes,)``."""
         return torch.from_numpy(np.cumsum(self.lengths) - self.lengths)
@@ -108,7 +117,7 @@ _MAPPED: weakref.WeakSet[Table] = weakref.WeakSet()  # tables whose files are op
 
 
 def release_mapped_tables() -> None:
-    """:meth:`Table.release` of all, for between reads of scattered rows, each of which brings 64 KiB with it."""
+    """:meth:`Table.release` of all, for between reads of :data:`SCATTERED_ROWS`."""
     for table in _MAPPED:
         table.release()
 

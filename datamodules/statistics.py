@@ -67,18 +67,20 @@ def measure(*tables: TensorDict, after_block: Callable[[], None] = lambda: None)
         after_block: called in between, such as to release the memory of what was read.
     """
     moments = {name: _Moments() for name in ("observation", "action", "delta")}
-    lows, highs = [], []
+    features = tables[0]["observation"].shape[1]
+    # Written to in place: small tensors kept from every block would lie between the large ones that the next block
+    # needs again, and memory grow with the number of blocks
+    low, high = torch.full((features,), torch.inf), torch.full((features,), -torch.inf)
     for block in _blocks(*tables):
         observation, following = block["observation"].double(), block["next", "observation"].double()
         moments["observation"].add(observation)
         moments["action"].add(block["action"].double())
         moments["delta"].add(following - observation)
-        lows.append(block["next", "observation"].amin(dim=0))
-        highs.append(block["next", "observation"].amax(dim=0))
+        torch.minimum(low, block["next", "observation"].amin(dim=0), out=low)
+        torch.maximum(high, block["next", "observation"].amax(dim=0), out=high)
         after_block()
     values = {f"{name}_mean": moment.mean.float() for name, moment in moments.items()}
     values |= {f"{name}_std": moment.std().float() for name, moment in moments.items()}
-    low, high = torch.stack(lows).amin(dim=0), torch.stack(highs).amax(dim=0)
     return Statistics(**values, next_observation_low=low, next_observation_high=high)
 
 

@@ -163,7 +163,7 @@ class TransitionDataModule(lightning.LightningDataModule):
             self.expert_held_out = _view_or_none(held_out, 0, expert_held_out)
             self.diverse_held_out = _view_or_none(held_out, expert_held_out, len(held_out))
         self.diverse_source: Tensor = self._diverse_sources(train_lengths)
-        self.initial_observations: Tensor = train.columns()["observation"].index_select(0, train.first_rows())
+        self.initial_observations: Tensor = train.scattered("observation", train.first_rows())
         self.expert_statistics: Statistics = measure(self.expert_train, after_block=train.release)
         self.statistics: Statistics = (
             self.expert_statistics

@@ -8,14 +8,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from datamodules.cache import release_mapped_tables
+from datamodules.cache import SCATTERED_ROWS, release_mapped_tables
 from lit_modules.rows import concatenate, follows
 from zoo.spacing import evenly_spaced
 from zoo.transition import TransitionModel
 
 # Half-widths of the central 50% and 90% intervals of a standard normal.
 INTERVALS = {0.5: 0.674490, 0.9: 1.644854}
-ROWS_AT_ONCE = 512  # scattered rows of tables that may be files
 
 
 def spread(table: TensorDict, count: int) -> TensorDict:
@@ -23,7 +22,7 @@ def spread(table: TensorDict, count: int) -> TensorDict:
     if len(table) <= count:
         return table
     parts = []
-    for rows in evenly_spaced(len(table), count).split(ROWS_AT_ONCE):
+    for rows in evenly_spaced(len(table), count).split(SCATTERED_ROWS):
         parts.append(table[rows])
         release_mapped_tables()
     return concatenate(parts)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tensordict import TensorDict
 
+from datamodules.cache import SCATTERED_ROWS
 from lit_modules import diagnostics
 from lit_modules.noise_calibration import CALIBRATED, calibrate_noise
 from lit_modules.rows import concatenate, draw_starts, take
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 BROKEN = 1.5  # times the error of the median member
 UNCERTAINTY_ROWS = 20_000  # recorded rows that uncertainty is calibrated on
 DEMONSTRATED_STATES = 1_000  # that a Simulator keeps for episodes to begin in
-ROWS_AT_ONCE = 4_096  # each brings a page of its file into memory, and the pages around it
 
 
 @torch.no_grad()
@@ -72,7 +72,7 @@ def export_simulator(method: OffSim, data: Any, rows: int = 10_000) -> Simulator
     total = sum(map(len, tables))
     kept = method.random.integers(total, min(UNCERTAINTY_ROWS, total)).cpu()
     parts = []
-    for some in kept.split(ROWS_AT_ONCE):
+    for some in kept.split(SCATTERED_ROWS):
         parts.append([take([table[name] for table in tables], some) for name in ("observation", "action")])
     observations, actions = (torch.cat(column) for column in zip(*parts, strict=True))
     simulator.calibrate_uncertainty(observations, actions)
