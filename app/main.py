@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ COMMANDS = {
 }
 MODULES = {"import": "import_data"}  # a word of Python's own cannot name a module
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, none left to this user, none for so large a file
 
 DESCRIPTION = """\
 Learn a simulator and a reward from logged demonstrations, and train a policy inside it
@@ -100,6 +103,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:  # a training that diverges (lit_modules.method)
         print(f"offsim: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        what = error.filename or "what was to be written"
+        print(f"offsim: no room on the disk for {what} ({error.strerror}): make some and repeat it", file=sys.stderr)
+        return 2
     except ValueError as error:
         from lit_modules.method import RefusedCheckpoint  # commands that do not train need no torch
 

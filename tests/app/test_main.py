@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +35,17 @@ def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         command.main(["--version"])
     assert capsys.readouterr().out == f"offsim {version('offsim')}\n"
+
+
+def test_a_full_disk_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "check", "offsim/hopper/expert-v0", "--json", str(tmp_path / "report.json")]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, before[1]))
+    try:
+        assert command.main(words) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err.startswith("offsim: no room on the disk for ")
 
 
 @pytest.mark.parametrize(
