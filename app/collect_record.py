@@ -30,6 +30,7 @@ from zoo.files import sha256
 from zoo.tasks import Task
 
 DATA_FILE = "main_data.hdf5"
+EPISODE_BYTES = 10_000  # of HDF5's own bookkeeping
 SMALL_BYTES = 1024  # below this, compression saves less than its own bookkeeping takes
 
 
@@ -88,12 +89,27 @@ def refuse_unusable_id(root: Path, dataset_id: str) -> None:
 
 
 @contextmanager
-def new_dataset(root: Path, dataset_id: str) -> Iterator[Path]:
+def new_dataset(root: Path, dataset_id: str, size: int = 0) -> Iterator[Path]:
     """Have Minari write a dataset that is in ``root`` once the block is left, and not at all if it fails.
+
+    Args:
+        root: folder of all datasets.
+        dataset_id: Minari id.
+        size: bytes that it will take.
 
     Yields:
         Its folder until then.
+
+    Raises:
+        UserError: if there is not so much room. HDF5's library ends the process where a disk fills up while it writes.
     """
+    disk = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(disk).free
+    if free < size:
+        raise UserError(
+            f"{dataset_id} takes about {size / 1e6:,.1f} MB, and {disk} has room for {free / 1e6:,.1f}: make some, or "
+            "name another folder with --dataset-root"
+        )
     # Hidden and on the same disk: Minari does not list it, and moving it into place is one step.
     partial = root / f".offsim-{uuid.uuid4().hex}"
     try:
@@ -106,6 +122,12 @@ def new_dataset(root: Path, dataset_id: str) -> Iterator[Path]:
         os.replace(partial / dataset_id, root / dataset_id)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def recorded_bytes(episodes: Sequence[Episode]) -> int:
+    """About what episodes take in a dataset that is not compressed."""
+    arrays = sum(each.observations.nbytes + each.actions.nbytes + each.rewards.nbytes for each in episodes)
+    return arrays + EPISODE_BYTES * len(episodes)
 
 
 def write_dataset(
@@ -149,7 +171,8 @@ def write_dataset(
         f"{description} Episode returns: mean {figures['mean']:.1f}, std {figures['std']:.1f}, "
         f"min {figures['min']:.1f}, max {figures['max']:.1f} over {len(episodes)} episodes."
     )
-    with new_dataset(root, dataset_id) as folder:
+    # Compressing writes another file beside
+    with new_dataset(root, dataset_id, (1 + compress) * recorded_bytes(episodes)) as folder:
         _create(dataset_id, [episode_buffer(episode, with_seeds) for episode in episodes], task, algorithm, description)
         dataset = minari.load_dataset(dataset_id)
         dataset.storage.update_metadata({RECORDED_BY: recipe})

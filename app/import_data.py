@@ -12,7 +12,7 @@ import minari
 import numpy as np
 from numpy.typing import NDArray
 
-from app.collect_record import dataset_root, episode_buffer, new_dataset, refuse_unusable_id
+from app.collect_record import dataset_root, episode_buffer, new_dataset, recorded_bytes, refuse_unusable_id
 from app.errors import UserError
 from app.tables import Layout, feature_names, read_episodes
 from datamodules.sources import RECORDED_BY
@@ -103,7 +103,7 @@ def write_dataset(
 ) -> None:
     """Write episodes of a system that Gymnasium does not know; a crash leaves no dataset behind."""
     size = episodes[0].observations.shape[1:]
-    with new_dataset(root, dataset_id), warnings.catch_warnings():
+    with new_dataset(root, dataset_id, recorded_bytes(episodes)), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is not known of the data's author and environment
         minari.create_dataset_from_buffers(
             dataset_id,

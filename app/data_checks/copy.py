@@ -45,7 +45,7 @@ def write_copy(
         space = gymnasium.spaces.Box(low, high, dtype=space.dtype.type)
     # An environment whose observations differ from the copy's would be refused
     environment = original.spec.env_spec if dropped_feature is None else None
-    with new_dataset(root, dataset_id), warnings.catch_warnings():
+    with new_dataset(root, dataset_id, source.file.stat().st_size), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is not known of the data's author and environment
         minari.create_dataset_from_buffers(
             dataset_id,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -135,6 +137,16 @@ def test_a_crash_leaves_no_dataset(root: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(minari, "create_dataset_from_buffers", fail)
     with pytest.raises(OSError, match="no space"):
         imported(root, "good", *BOUNDS)
+    assert not list((root / "data").rglob("*.hdf5"))
+
+
+def test_what_has_no_room_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(root / "good.csv", 2, 0, True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    assert imported(root, "good") == 2
+    assert f"tank/good-v0 takes about 0.0 MB, and {root} has room for 0.0" in capsys.readouterr().err
     assert not list((root / "data").rglob("*.hdf5"))
 
 
