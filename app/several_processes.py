@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +20,7 @@ from app.allocator import keep_freed_memory
 from app.checkpoints import LAST
 from app.errors import Interrupted, UserError
 from app.notices import set_up_warnings
+from app.orphans import end_with_pipe, end_with_starter, is_first
 from datamodules import DataError
 from lit_modules.method import RefusedCheckpoint
 from lit_modules.parallel import tell_of_lost_process
@@ -35,7 +35,7 @@ def train_in_processes(folder: Path, stage: str) -> None:
 
     Raises:
         Interrupted: if a signal ended it, which this process hands on, with a checkpoint.
-        KeyboardInterrupt: if one ended it before there was anything to keep.
+        KeyboardInterrupt: if Ctrl-C ended it before there was anything to keep; SIGTERM ends the process then.
         UserError: if it failed for another reason, which it has printed.
     """
     received: list[int] = []
@@ -63,6 +63,7 @@ def train_in_processes(folder: Path, stage: str) -> None:
     if status != 0 and received:
         checkpoint = folder / stage / LAST
         if not checkpoint.exists():
+            os.kill(os.getpid(), received[0])  # ends this process as it would have without others
             raise KeyboardInterrupt
         raise Interrupted(received[0], checkpoint)
     if status != 0:
@@ -73,8 +74,9 @@ def main() -> int:
     """What each of the processes does; returns its exit status."""
     from app.train import train_stage  # which starts this program
 
-    if "LOCAL_RANK" not in os.environ:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_starter()
+    if is_first():
+        end_with_pipe()
     set_up_warnings()
     keep_freed_memory()
     folder, stage = Path(sys.argv[1]), sys.argv[2]
@@ -92,12 +94,6 @@ def main() -> int:
         print(f"offsim: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _end_with_parent() -> None:
-    """End this process as a signal would, with a checkpoint, once the one that started it is gone."""
-    os.read(sys.stdin.fileno(), 1)  # returns when its other end is closed
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

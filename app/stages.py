@@ -18,6 +18,7 @@ from app.checkpoints import WholeCheckpointIO
 from app.errors import UserError
 from app.interruption import SaveWhenInterrupted
 from app.notices import PACKAGES
+from app.orphans import end_with_starter
 from app.stage_refusals import sentence
 
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
@@ -96,6 +97,7 @@ def run(words: Sequence[str]) -> int:
     """Run ``words``, e.g. ``["fit", "--config", "configs/fit/simulator.yaml"]``."""
     for package in ("pytorch", "fabric"):  # either writes, whichever was imported last
         logging.getLogger(f"lightning.{package}.utilities.rank_zero").addFilter(_is_about_the_run)
+    end_with_starter()
     program, sys.argv = sys.argv, [sys.argv[0], *words]  # Lightning starts the other processes of a training with it
     try:
         StageCLI(

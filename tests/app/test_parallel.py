@@ -336,6 +336,23 @@ def test_training_ends_with_a_checkpoint_when_the_command_is_gone(tiny_words: li
     assert len(checkpoint["ranks"]) == 2 and checkpoint["updates"] < 1_000_000
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["before", "while it starts"])
+def test_a_process_ends_with_the_one_that_started_it(late: bool) -> None:
+    waits = f"import time; time.sleep({3 * late}); from app.orphans import end_with_starter; end_with_starter()"
+    waits += "; print('watches', flush=True); time.sleep(600)"
+    starts = "import os, subprocess, sys; from app.orphans import end_with_starter; end_with_starter()"
+    starts += "; print('starts', flush=True); os.environ['LOCAL_RANK'] = '1'"
+    starts += f"; subprocess.Popen([sys.executable, '-c', {waits!r}]).wait()"
+    starter = subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True)
+    assert starter.stdout is not None and starter.stdout.readline() == "starts\n"
+    if late:
+        time.sleep(1.0)  # the other has begun, and does not watch yet
+    else:
+        assert starter.stdout.readline() == "watches\n"
+    starter.kill()
+    starter.communicate(timeout=120)  # returns when both have ended
+
+
 def test_one_process_with_the_strategy_of_several(simulator: str, tmp_path: Path) -> None:
     one, other = (
         fit(make("game", simulator), tmp_path / strategy, strategy=strategy)[0] for strategy in ("auto", "ddp_fork")
