@@ -233,7 +233,7 @@ def _refuse_other_rows(configuration: DictConfig) -> None:
     """Refuse rows of data that the policy's method does not read, and the lack of those that it does."""
     name = configuration.policy.method
     rows, members = configuration.simulator.all_rows, configuration.simulator.model.get("members", 1)
-    if rows < members:
+    if isinstance(members, int) and rows < members:  # anything else is refused where the model's arguments are
         raise UserError(f"simulator.all_rows is {rows}: each of the {members} members needs at least one of them")
     for stream in ("expert", "all"):
         rows = configuration.policy[f"{stream}_rows"]

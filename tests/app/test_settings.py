@@ -32,6 +32,7 @@ TASK = ["--task=hopper", "--data.expert=tiny/hopper/expert-v0", "--data.diverse=
         (["--policy.model=7"], "policy.model: Expected a <class 'dict'>"),
         (["--policy.model.gamma=1.0"], "policy.model.gamma is 1.0: it must be at least 0 and below 1"),
         (["--simulator.model.members=2.5"], "simulator.model.members: Expected a <class 'int'>"),
+        (["--simulator.model.members="], "simulator.model: "),
         (["--simulator.all_rows=3"], "each of the 7 members needs at least one"),
         (["--policy.model.cloning_form=cosine"], "policy.model: unknown form of cloning 'cosine'"),
         (["--policy.model.uncertainty_cut=0.97"], "policy.model: no stored uncertainty quantile 0.97"),
