@@ -15,9 +15,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 # The models in the tests are small: several threads would mostly wait for each other.
 torch.set_num_threads(1)
+
+# The same inputs each time; others are for benchmarks.fuzz
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,10 @@ from torch import Tensor
 FORMAT_VERSION = 1
 
 
+# What constructors may make of a header that somebody has changed
+MISDESCRIBED = (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError, MemoryError)
+
+
 class ModelFileError(Exception):
     """A model file that is missing, damaged, foreign, or newer than this version can read."""
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from zoo.files import ModelFileError, load_state, read_model, write_model
+from zoo.files import MISDESCRIBED, ModelFileError, load_state, read_model, write_model
 from zoo.networks import EnsembleLinear, EnsembleMLP, mlp
 from zoo.normalizer import Normalizer
 
@@ -259,7 +259,7 @@ class Policy(nn.Module):
         config, tensors = read_model(path, "policy", control)
         try:
             policy = cls(**config)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except MISDESCRIBED as error:
             raise ModelFileError(f"{path}: its header does not describe a policy: {error}") from error
         load_state(policy, tensors, path)
         policy.control = control

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.files import ModelFileError, load_state, read_model, write_model
+from zoo.files import MISDESCRIBED, ModelFileError, load_state, read_model, write_model
 from zoo.reward import RewardModel
 from zoo.row_random import Randomness, RowRandom, integers, normal_like
 from zoo.start_states import StartStates
@@ -314,7 +314,7 @@ class Simulator(nn.Module):
                 demonstrated_states=None if demonstrated is None else StartStates(**demonstrated),
             )
             simulator.refuse_odd_values()
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
+        except MISDESCRIBED as error:
             raise ModelFileError(f"{path}: its header does not describe a simulator: {error}") from error
         load_state(simulator, tensors, path)
         return simulator.eval().requires_grad_(False)

@@ -164,6 +164,17 @@ def test_headers_that_say_what_cannot_be_are_refused(tmp_path: Path, name: str, 
         load(path)
 
 
+@pytest.mark.parametrize("part", ["transition", "reward"])
+def test_networks_without_width_are_refused(tmp_path: Path, part: str) -> None:
+    save_simulator(tmp_path)
+    path = tmp_path / "simulator.safetensors"
+    config, tensors = read_model(path, "simulator")
+    config[part]["hidden_sizes"] = [0]
+    write_model(path, "simulator", config, tensors)
+    with pytest.raises(ModelFileError):
+        load(path)
+
+
 def test_a_missing_file_is_named(published: Folder) -> None:
     _, folder = pull("arm/expert-v0", published)
     (folder / "simulator.safetensors").unlink()
