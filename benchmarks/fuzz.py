@@ -26,7 +26,7 @@ from benchmarks.fuzz_targets import Target, fingerprint, targets
 
 REFUSED, SAME, OTHER, FAULT = "refused", "read as before", "read as something else", "fault"
 OUTCOMES = (REFUSED, SAME, OTHER, FAULT)
-DURABLE = "started"  # said before each input, so that one that ends the process is known
+BEGUN = "begun"  # said before each input, so that one that ends the process is known
 WORDS = [
     *(b"0", b"-1", b"1", b"9", b"1e999", b"nan", b"1e9", b"4294967296", b"null", b"true", b'"', b"'", b"[]", b"{}"),
     *(b"[", b"}", b":", b",", b"\n", b"\0", b"${x}", b"${seed}", b"!!python/object", b"&a", b"*a", b"../", b"\xff"),
@@ -72,18 +72,18 @@ def tally(name: str, inputs: int, given: argparse.Namespace) -> dict[str, int]:
             text=True,
         )
         assert process.stdout is not None
-        open_ones = 0
+        unfinished, begun = 0, first
         for line in map(str.strip, process.stdout):
-            if line == DURABLE:
-                open_ones, first = 1, first + 1
+            if line == BEGUN:
+                unfinished, first = 1, first + 1
             elif line in counts:
-                open_ones = 0
+                unfinished = 0
                 counts[line] += 1
         process.wait()
-        counts[FAULT] += open_ones
-        if first == 0:
-            sys.exit(f"the worker for {name} ended with {process.returncode} before the first input")
-        if not open_ones and given.engine == "atheris":
+        counts[FAULT] += unfinished
+        if first == begun:
+            sys.exit(f"the worker for {name} ended with {process.returncode} before any input")
+        if not unfinished and given.engine == "atheris":
             break  # libFuzzer counts for itself
     return counts
 
@@ -100,7 +100,7 @@ def work(given: argparse.Namespace) -> None:
         before = fingerprint(target.read(path))
 
         def judge(content: bytes) -> None:
-            print(DURABLE, flush=True)
+            print(BEGUN, flush=True)
             path.write_bytes(content)
             outcome, reason = judged(target, path, before)
             if outcome == FAULT:

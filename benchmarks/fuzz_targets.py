@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -164,8 +165,6 @@ def _dataset(damaged: str) -> Target:
     content = files.pop(name)
 
     def read(path: Path) -> Any:
-        import os
-
         root = path.parents[len(Path(name).parts) - 1]
         os.environ["MINARI_DATASETS_PATH"] = str(root)
         shutil.rmtree(root / "cache", ignore_errors=True)
