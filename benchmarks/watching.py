@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-STAGES = ("behaviour_cloning", "simulator", "policy")
+from app.configuration import STAGES
+
 BEFORE, EVALUATION = "preparation", "evaluation"  # what comes before the first stage and after the last
 
 
