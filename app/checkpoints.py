@@ -20,6 +20,12 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(last) if last.exists() else None
 
 
+def newest_checkpoint(*folders: str | Path | None) -> Path | None:
+    """The checkpoint in these folders or below them that was written last, if there is one."""
+    found = [path for folder in folders if folder is not None for path in Path(folder).rglob("*.ckpt")]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
 class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there in one step.
 

@@ -16,6 +16,7 @@ from typing import Any
 import lightning
 import torch
 import yaml
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -259,7 +260,7 @@ def train_expert(task: str, seed: int, settings: dict[str, Any], folder: Path) -
             *training_progress("training"),
             SaveWhenInterrupted(),
         ],
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(), LightningEnvironment()],  # whatever a scheduler's variables say
         enable_progress_bar=False,
         enable_model_summary=False,
     )

@@ -17,13 +17,15 @@ class Interrupted(Exception):
         signal: which one.
         checkpoint: the file to continue from.
         speaks: whether this is the only process of the training, or the one of them that tells of it.
+        found: whether the same command goes on from it, whichever it is; if not, that of Lightning has to name it.
     """
 
-    def __init__(self, number: int, checkpoint: Path, speaks: bool = True) -> None:
+    def __init__(self, number: int, checkpoint: Path, speaks: bool = True, found: bool = False) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}; {checkpoint} holds everything up to now")
         self.signal = signal.Signals(number)
         self.checkpoint = checkpoint
         self.speaks = speaks
+        self.found = found
 
     @property
     def status(self) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training after the update steps under way, with everything saved.
+"""Ctrl-C, SIGTERM and a scheduler's SIGUSR1 end a training after the update steps under way, with everything saved.
 
 Of several processes any may get the signal: they agree at each step whether one of them has, and end at the same.
 """
@@ -18,9 +18,10 @@ from torch import distributed
 
 from app.checkpoints import LAST
 from app.errors import Interrupted
+from app.slurm import requeue_signal, save_for_next_job, waiting_checkpoint
 from lit_modules.parallel import tell_of_lost_process
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
 class SaveWhenInterrupted(Callback):
@@ -32,12 +33,17 @@ class SaveWhenInterrupted(Callback):
     def __init__(self) -> None:
         self._received: int | None = None
         self._before: dict[signal.Signals, Any] = {}
+        self._requeue: signal.Signals | None = None  # in jobs of SLURM
+        self._went_on_from: Path | None = None  # what an earlier one left
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._requeue = requeue_signal(trainer)
+        self._went_on_from = waiting_checkpoint(trainer) if self._requeue else None
         if threading.current_thread() is not threading.main_thread():
             return
         # Lightning's own handlers send a message to processes that may be at work on another
-        self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        numbers = {*SIGNALS, *([self._requeue] if self._requeue else [])}
+        self._before = {number: signal.signal(number, self._note) for number in numbers}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:
@@ -50,6 +56,8 @@ class SaveWhenInterrupted(Callback):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._end_if_asked(trainer)  # during the last validation
         self._restore()
+        if self._went_on_from is not None and trainer.is_global_zero:
+            self._went_on_from.unlink(missing_ok=True)  # no later training is to go on from it
 
     def _end_if_asked(self, trainer: lightning.Trainer) -> None:
         received = self._received
@@ -57,6 +65,8 @@ class SaveWhenInterrupted(Callback):
             received = _of_any_process(received, trainer.strategy.root_device)
         if received is None:
             return
+        if self._requeue is not None:
+            raise Interrupted(received, save_for_next_job(trainer, received), trainer.is_global_zero, found=True)
         kept = trainer.checkpoint_callback
         folder = kept.dirpath if isinstance(kept, ModelCheckpoint) and kept.dirpath else trainer.default_root_dir
         checkpoint = Path(folder) / LAST

@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as error:
         if not error.speaks:
             return 0  # Lightning kills the first process if another fails
-        again = f"add --ckpt_path {error.checkpoint}" if words[0] in LIGHTNING_COMMANDS else "the same command goes on"
+        named = words[0] in LIGHTNING_COMMANDS and not error.found
+        again = f"add --ckpt_path {error.checkpoint}" if named else "the same command goes on"
         print(f"offsim: {error}; {again}", file=sys.stderr)
         return error.status
     except KeyboardInterrupt:

@@ -25,7 +25,7 @@ from datamodules import DataError
 from lit_modules.method import RefusedCheckpoint
 from lit_modules.parallel import tell_of_lost_process
 
-HANDED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+HANDED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 # Of launchers, which started this command and not the processes of its trainings
 FOREIGN = ("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

@@ -13,12 +13,14 @@ import lightning
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities import rank_zero_info
 
-from app.checkpoints import WholeCheckpointIO
+from app.checkpoints import WholeCheckpointIO, newest_checkpoint
 from app.errors import UserError
 from app.interruption import SaveWhenInterrupted
 from app.notices import PACKAGES
 from app.orphans import end_with_starter
+from app.slurm import refuse_other_processes
 from app.stage_refusals import sentence
 
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
@@ -63,14 +65,28 @@ class StageCLI(LightningCLI):
         """Lightning's, but a checkpoint is there whole or not at all, and signals save before they end."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
+            refuse_other_processes(trainer)
             if trainer.world_size > 1:
                 refuse_other_strategies(trainer.strategy)
-        except (ValueError, MisconfigurationException) as error:
+        except (RuntimeError, ValueError, MisconfigurationException) as error:  # Lightning has no class of its own
             raise UserError(str(error)) from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not what a configuration asks for
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
         trainer.callbacks.insert(0, SaveWhenInterrupted())  # type: ignore[attr-defined]
         return trainer
+
+    def fit(self, model: lightning.LightningModule, ckpt_path: str | None = None, **others: Any) -> None:
+        """Lightning's, but ``--ckpt_path last`` is the newest checkpoint of any earlier run in the same folder.
+
+        Lightning looks for it in the folder of the run that begins, where there is none yet.
+        """
+        if ckpt_path == "last":
+            kept = [callback.dirpath for callback in self.trainer.checkpoint_callbacks if hasattr(callback, "dirpath")]
+            found = newest_checkpoint(self.trainer.default_root_dir, *kept)
+            ckpt_path = None if found is None else str(found)
+            said = "there is no checkpoint yet, so training begins" if found is None else f"going on from {found}"
+            rank_zero_info(f"--ckpt_path last: {said}")
+        self.trainer.fit(model, ckpt_path=ckpt_path, **others)
 
 
 def _refusal(error: BaseException | None) -> BaseException | None:

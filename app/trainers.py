@@ -64,9 +64,6 @@ def make_trainer(
     checkpoint = ModelCheckpoint(
         dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every, enable_version_counter=False
     )
-    plugins: list[Any] = [WholeCheckpointIO()]
-    if several(devices):
-        plugins.append(LightningEnvironment())  # whatever else a scheduler's variables say
     return lightning.Trainer(
         accelerator=accelerator,
         devices=devices,
@@ -77,7 +74,7 @@ def make_trainer(
         limit_val_batches=1,
         num_sanity_val_steps=0,
         callbacks=[checkpoint, *training_progress(folder.name), SaveWhenInterrupted()],
-        plugins=plugins,
+        plugins=[WholeCheckpointIO(), LightningEnvironment()],  # whatever a scheduler's variables say
         enable_model_summary=False,
         enable_progress_bar=False,
     )

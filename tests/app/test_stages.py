@@ -127,6 +127,19 @@ def test_every_stage_fits_from_its_file_and_resumes(workplace: Path) -> None:
     assert torch.isfinite(following).all() and torch.isfinite(reward).all()
 
 
+def test_last_is_the_newest_checkpoint_of_any_run_here(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        caplog.set_level("INFO", name)
+    assert command.main([*words("behaviour_cloning", 4), "--ckpt_path=last"]) == 0
+    assert "there is no checkpoint yet, so training begins" in caplog.text
+    assert command.main([*words("behaviour_cloning", 6), "--ckpt_path=last"]) == 0
+    assert "step=4.ckpt" in caplog.text
+    assert command.main([*words("behaviour_cloning", 8), "--ckpt_path=last"]) == 0
+    assert "going on from runs/behaviour_cloning/lightning_logs/version_1" in caplog.text
+    written = max(Path("runs").rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert torch.load(written, weights_only=True)["global_step"] == 8
+
+
 def test_print_config_names_the_method(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["offsim"])
     with pytest.raises(SystemExit) as stop:
