@@ -44,22 +44,29 @@ def save_for_next_job(trainer: lightning.Trainer, received: int) -> Path:
 
 
 def refuse_other_processes(trainer: lightning.Trainer) -> None:
-    """Refuse a training that is to have other processes than those that ``srun`` has started.
+    """Refuse a training that is to have other processes than those that SLURM has started.
 
     Raises:
         MisconfigurationException: if so; each of them would train alone, or wait for the others for ever.
     """
-    started = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    if started == 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun starts them
+        return
+    started = int(os.environ.get("SLURM_STEP_NUM_TASKS", 0))  # by srun; none in a job's script
+    name = SLURMEnvironment.job_name()
+    if name in ("bash", "interactive"):  # as salloc and shells call theirs
+        if started > 1:
+            raise MisconfigurationException(
+                f"srun has started {started} processes, but in a job called {name!r} Lightning starts its own, and all "
+                "would wait for each other: call it by another name, srun --job-name NAME"
+            )
+        return
+    if not isinstance(trainer._accelerator_connector.cluster_environment, SLURMEnvironment):
         return
     nodes, devices = trainer.num_nodes, trainer.num_devices
+    if started in (0, 1) and nodes * devices == 1:
+        return
     if started != nodes * devices:
         raise MisconfigurationException(
-            f"srun has started {started} processes, but --trainer.num_nodes {nodes} and --trainer.devices {devices} "
-            f"ask for {nodes * devices}: let it start these, srun --nodes {nodes} --ntasks-per-node {devices}"
-        )
-    if (name := SLURMEnvironment.job_name()) in ("bash", "interactive"):  # as salloc and shells call theirs
-        raise MisconfigurationException(
-            f"srun has started {started} processes, but in a job called {name!r} Lightning starts its own, and all "
-            "would wait for each other: call it by another name, srun --job-name NAME"
+            f"--trainer.num_nodes {nodes} and --trainer.devices {devices} ask for {nodes * devices} processes, but "
+            f"SLURM has started {started or 1}: begin with srun --nodes {nodes} --ntasks-per-node {devices} offsim fit"
         )

@@ -22,11 +22,11 @@ from app.interruption import SaveWhenInterrupted
 STEPS = 4
 
 
-def job(processes: int, rank: int = 0, name: str = "train") -> dict[str, str]:
+def job(processes: int, rank: int = 0) -> dict[str, str]:
     """The variables of one of the processes of a job."""
     return {
         "SLURM_JOB_ID": "77",
-        "SLURM_JOB_NAME": name,
+        "SLURM_JOB_NAME": "train",
         "SLURM_NTASKS": str(processes),
         "SLURM_NTASKS_PER_NODE": str(processes),
         "SLURM_STEP_NUM_TASKS": str(processes),
@@ -140,22 +140,26 @@ def test_a_signal_to_one_process_of_a_job_ends_all_and_requeues_once(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("devices", "name", "sentence"),
+    ("devices", "changed", "sentence"),
     [
-        (1, "train", "srun has started 2 processes, but --trainer.num_nodes 1 and --trainer.devices 1 ask for 1:"),
-        (2, "interactive", "in a job called 'interactive' Lightning starts its own"),
+        (1, {}, "ask for 1 processes, but SLURM has started 2: begin with srun --nodes 1 --ntasks-per-node 1"),
+        (2, {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "1"}, "ask for 2 processes, but SLURM has started 1"),
+        (2, {"SLURM_STEP_NUM_TASKS": None}, "ask for 2 processes, but SLURM has started 1"),  # a script without srun
+        (2, {"SLURM_JOB_NAME": "interactive"}, "in a job called 'interactive' Lightning starts its own"),
+        (2, {"SLURM_NTASKS_PER_NODE": None}, "Use `--ntasks-per-node=2` instead"),
     ],
 )
 def test_processes_that_would_not_train_together_are_refused(
     devices: int,
-    name: str,
+    changed: dict[str, str | None],
     sentence: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for variable, value in job(2, name=name).items():
-        monkeypatch.setenv(variable, value)
+    for variable, value in {**job(2), **changed}.items():
+        if value is not None:
+            monkeypatch.setenv(variable, value)
     assert command.main(words(tmp_path / "run", devices)) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
