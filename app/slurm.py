@@ -36,11 +36,9 @@ def save_for_next_job(trainer: lightning.Trainer, received: int) -> Path:
         trainer._signal_connector._slurm_sigusr_handler_fn(signal.Signals(received), None)  # type: ignore[arg-type]
     else:
         trainer.save_checkpoint(trainer._checkpoint_connector.hpc_save_path(trainer.default_root_dir))
-    written = waiting_checkpoint(trainer)
-    assert written is not None
     if before is not None and trainer.is_global_zero:
         before.unlink(missing_ok=True)
-    return written
+    return waiting_checkpoint(trainer) or Path(trainer.default_root_dir)  # there, on the first machine's disk
 
 
 def refuse_other_processes(trainer: lightning.Trainer) -> None:
