@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import socket
 import subprocess
 import uuid
 import warnings
@@ -31,6 +32,7 @@ from zoo.tasks import Task
 
 DATA_FILE = "main_data.hdf5"
 EPISODE_BYTES = 10_000  # of HDF5's own bookkeeping
+_OURS = f".offsim-{socket.gethostname()}-"  # and the process that is writing there
 SMALL_BYTES = 1024  # below this, compression saves less than its own bookkeeping takes
 
 
@@ -111,7 +113,8 @@ def new_dataset(root: Path, dataset_id: str, size: int = 0) -> Iterator[Path]:
             "name another folder with --dataset-root"
         )
     # Hidden and on the same disk: Minari does not list it, and moving it into place is one step.
-    partial = root / f".offsim-{uuid.uuid4().hex}"
+    partial = root / f"{_OURS}{os.getpid()}-{uuid.uuid4().hex}"
+    _remove_left(root)
     try:
         with datasets_in(partial):
             yield partial / dataset_id
@@ -122,6 +125,18 @@ def new_dataset(root: Path, dataset_id: str, size: int = 0) -> Iterator[Path]:
         os.replace(partial / dataset_id, root / dataset_id)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_left(root: Path) -> None:
+    """Remove what processes of this machine were writing when they were killed."""
+    for left in root.glob(f"{_OURS}*-*"):
+        process = left.name.removeprefix(_OURS).partition("-")[0]
+        try:
+            os.kill(int(process), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (PermissionError, ValueError):  # another's, or not ours
+            continue
 
 
 def recorded_bytes(episodes: Sequence[Episode]) -> int:

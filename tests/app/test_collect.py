@@ -8,6 +8,9 @@ import json
 import os
 import shutil
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from hypothesis import strategies as st
 from app import collect
 from app.collect_expert import Training, read_settings
 from app.collect_mixed import Mixture
-from app.collect_record import datasets_in, repack
+from app.collect_record import datasets_in, new_dataset, repack
 from app.errors import Interrupted, UserError
 from app.stored_actions import read_actions, write_actions
 from datamodules.sources import PUBLISHED_ROOT
@@ -289,6 +292,26 @@ def test_a_given_policy_with_noise_compressed(collected: Path, tmp_path: Path) -
     assert "Gaussian noise of std 0.2" in dataset.storage.metadata["description"]
     with pytest.raises(UserError, match="replay data come from a training"):
         collect_with(tmp_path, *words, "--levels", "replay")
+
+
+def test_what_a_killed_recording_leaves_is_removed_by_the_next(tmp_path: Path) -> None:
+    killed = """
+import os, signal, sys
+from pathlib import Path
+from app.collect_record import new_dataset
+with new_dataset(Path(sys.argv[1]), "own/tank/log-v0") as folder:
+    folder.mkdir(parents=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)]).returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    host = socket.gethostname()
+    kept = {f".offsim-{host}-{os.getppid()}-0", f".offsim-{host}-none-0", f".offsim-other-{left.name}", ".offsim-0"}
+    for name in kept:
+        (tmp_path / name).mkdir()
+    with new_dataset(tmp_path, "own/tank/log-v0") as folder:
+        folder.mkdir(parents=True)
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "own"}
 
 
 def test_repacking_shrinks_and_keeps_every_value(collected: Path, tmp_path: Path) -> None:
