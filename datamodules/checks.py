@@ -105,7 +105,7 @@ def check_sources(expert: Sequence[Source], diverse: Sequence[Source], demonstra
 
 
 def check_bounded(sources: Sequence[Source]) -> None:
-    """Refuse action spaces in which no action can be uniform.
+    """Refuse action spaces without bounds, which policies are squashed into and actions are measured in.
 
     Raises:
         DataError: naming the dataset.
@@ -113,8 +113,8 @@ def check_bounded(sources: Sequence[Source]) -> None:
     for source in sources:
         if not source.action_space.is_bounded():
             raise DataError(
-                f"data.noise_fraction asks for uniformly random actions, but those of dataset {source.id} have no "
-                "bounds: set it to 0"
+                f"the actions of dataset {source.id} have no bounds, and a policy needs them: write it anew with an "
+                "action space that has some, or import its logs, `offsim import --action-low ... --action-high ...`"
             )
 
 

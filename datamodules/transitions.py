@@ -113,8 +113,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         self._expert = [resolve(name) for name in expert]
         self._diverse = [resolve(name) for name in diverse]
         checks.check_sources(self._expert, self._diverse, demonstrations)
-        if noise_fraction > 0.0:
-            checks.check_bounded(self._diverse)
+        checks.check_bounded([*self._expert, *self._diverse])
         expert_episodes = sum(source.episodes for source in self._expert)
         diverse_episodes = sum(source.episodes for source in self._diverse)
         demonstrated = select_demonstrations(expert_episodes, demonstrations, held_out_fraction, seed)

@@ -26,12 +26,12 @@ def cloning_loss(policy: Policy, location: Tensor, scale: Tensor, action: Tensor
         location: what its forward pass returned for the demonstrated observations, ``(B, A)``.
         scale: likewise.
         action: demonstrated actions, ``(B, A)``.
-        form: ``mse``, the squared error of the mean action summed over action dimensions, or ``log_likelihood``,
-            the negative log-density.
+        form: ``mse``, the squared error of the mean action in half action ranges, summed over action dimensions, or
+            ``log_likelihood``, the negative log-density.
     """
     refuse_unknown_form(form)
     if form == "mse":
-        return (policy.squash(location) - action).square().sum(dim=-1).mean()
+        return policy.squared_distance(policy.squash(location), action).mean()
     return -policy.log_density(location, scale, action).mean()
 
 

@@ -23,7 +23,7 @@ Layers = list[tuple[Tensor, Tensor]]
 
 
 class QNetwork(nn.Module):
-    """Q(s, a): ``(B, observation), (B, action) -> (B, 1)``, on observations that are already standardised.
+    """Q(s, a): ``(B, observation), (B, action) -> (B, 1)``, on standardised observations and actions within [-1, 1].
 
     Layer normalisation of the hidden layers bounds how far values extrapolate off the data (Ball et al. 2023,
     "Efficient online reinforcement learning with offline data").
@@ -94,9 +94,11 @@ class BatchedCritics:
     value_low: Tensor
     value_high: Tensor
     normalizer: Normalizer
+    action_centre: Tensor
+    action_half_range: Tensor
     _layers: dict[str, Layers]
 
-    def complete(self: Any, observation_size: int, gamma: float, value_range: tuple[float, float] | None) -> None:
+    def complete(self: Any, policy: Policy, gamma: float, value_range: tuple[float, float] | None) -> None:
         """What the constructors end with, see their arguments."""
         self.make_value_estimator(gamma=gamma)
         self.gamma = gamma
@@ -104,18 +106,25 @@ class BatchedCritics:
         low, high = (-torch.inf, torch.inf) if value_range is None else value_range
         self.register_buffer("value_low", torch.tensor(float(low)), persistent=False)
         self.register_buffer("value_high", torch.tensor(float(high)), persistent=False)
-        # Observations are standardised for the critics here; the actor carries its own normaliser.
-        self.normalizer = Normalizer(observation_size)
+        # Observations and actions are standardised for the critics here; the actor carries its own normaliser.
+        self.normalizer = Normalizer(policy.observation_size)
+        self.register_buffer("action_centre", 0.5 * (policy.action_high + policy.action_low), persistent=False)
+        self.register_buffer("action_half_range", policy.half_range, persistent=False)
 
     @property
     def critic(self) -> QNetwork:
         """The critic's architecture; the values live in ``qvalue_network_params``."""
         return self.qvalue_network.module
 
+    def values(self, layers: Layers, observation: Tensor, action: Tensor) -> Tensor:
+        """The critics' values, ``(E, B)``, of observations and actions as they are, not standardised."""
+        taken = (action - self.action_centre) / self.action_half_range
+        values: Tensor = self.critic.batched(layers, self.normalizer(observation), taken)
+        return values
+
     def smallest_value(self, layers: Layers, observation: Tensor, action: Tensor) -> Tensor:
-        """The smallest critic's value, ``(B,)``, of observations as they are, not standardised."""
-        values: Tensor = self.critic.batched(layers, self.normalizer(observation), action)
-        return values.min(dim=0).values
+        """The smallest of :meth:`values`, ``(B,)``."""
+        return self.values(layers, observation, action).min(dim=0).values
 
     def critic_layers(self) -> Layers:
         """The critics' trained parameters."""
@@ -186,7 +195,7 @@ class BatchedSACLoss(BatchedCritics, SACLoss):
         """
         self._layers: dict[str, Layers] = {}
         super().__init__(policy.actor(), critic.module(), loss_function="l2", **kwargs)
-        self.complete(policy.observation_size, gamma, value_range)
+        self.complete(policy, gamma, value_range)
         # The parent makes this buffer on first use; a checkpoint then holds a key that a fresh module lacks.
         self._wanted_entropy = float(self.target_entropy)
 
@@ -209,19 +218,18 @@ class BatchedSACLoss(BatchedCritics, SACLoss):
         """
         log_alpha = self.log_alpha
         alpha = log_alpha.detach().exp()
-        seen, next_seen = self.normalizer(rows["observation"]), self.normalizer(rows["next_observation"])
         with torch.no_grad():
             next_action, next_log_prob = self.policy.sample(rows["next_observation"], rows["next_noise"])
-            next_values = self.critic.batched(targets, next_seen, next_action)
-            bootstrap = next_values.min(dim=0).values - alpha * next_log_prob
+            next_values = self.smallest_value(targets, rows["next_observation"], next_action)
+            bootstrap = next_values - alpha * next_log_prob
             bootstrap = bootstrap.clamp(self.value_low, self.value_high)
             target = rows["reward"] + self.gamma * (1.0 - rows["terminated"]) * bootstrap
-        values = self.critic.batched(critics, seen, rows["action"])
+        values = self.values(critics, rows["observation"], rows["action"])
         loss_qvalue = (values - target).square().mean(dim=-1).sum()
 
         proposed, log_prob = self.policy.reparameterize(*proposal, rows["noise"])
         frozen = [(weight.detach(), bias.detach()) for weight, bias in critics]
-        proposed_value = self.critic.batched(frozen, seen, proposed).min(dim=0).values
+        proposed_value = self.smallest_value(frozen, rows["observation"], proposed)
         return {
             "loss_actor": (alpha * log_prob - proposed_value).mean(),
             "loss_qvalue": loss_qvalue,

@@ -260,11 +260,11 @@ class Method(lightning.LightningModule):
             )
         self.updates = checkpoint["updates"]
         self.rate_factor = min(self.rate_factor, checkpoint.get("rate_factor", 1.0))
-        if getattr(getattr(self._trainer, "state", None), "fn", TrainerFn.FITTING) != TrainerFn.FITTING:
-            return  # nothing is drawn
         rank = getattr(self._trainer, "global_rank", 0)
         saved = checkpoint["ranks"][rank % len(checkpoint["ranks"])]
         self.restore_rank_state(saved)
+        if getattr(getattr(self._trainer, "state", None), "fn", TrainerFn.FITTING) != TrainerFn.FITTING:
+            return  # nothing is drawn
         if rank < len(checkpoint["ranks"]):  # one more than there were draws numbers of its own from the beginning
             for name, stream in self.random_streams().items():
                 stream.restore(saved["streams"][name])

@@ -107,7 +107,8 @@ class OfflineMLIRL(SimulatorSAC):
         if self.updates % self.hparams["reward_every"] == 0:
             expert = (inputs["expert_observation"], inputs["expert_action"], following)
             count = len(following)
-            own = self.replay[self.reward_random.integers(len(self.replay), count)]
+            acted = self.acted_rows()
+            own = self.replay[acted[self.reward_random.integers(len(acted), count)]]
             rollout = (own["observation"], own["action"], own["next", "observation"])
             share = self.reward_random.uniform(count, 1)
             rate = self.hparams["reward_learning_rate"]
@@ -179,8 +180,11 @@ class OfflineMLIRL(SimulatorSAC):
             table = table.to(model.offset.device)
             return model.raw(model.features(table["observation"], table["action"], table["next", "observation"]))
 
-        expert, rollout = raw(data.expert_train), raw(self.replay[-rows:])
-        model.standardize(expert, rollout, low_quantile=0.0, high_quantile=1.0)
+        acted = self.acted_rows()
+        spread = torch.linspace(0, len(acted) - 1, min(rows, len(acted)), device=acted.device).long()
+        expert, rollout = raw(data.expert_train), raw(self.replay[acted[spread]])
+        high = self.hparams["high_quantile"]
+        model.standardize(expert, rollout, low_quantile=0.0, high_quantile=1.0 if high is None else high)
         end = rollout.quantile(self.hparams["end_quantile"])
         simulator.end_reward = float((end - model.offset) / model.scale)
         simulator.reward_learned = True

@@ -49,6 +49,7 @@ from zoo.termination import LearnedTermination, RuleTermination, TerminationMode
 from zoo.transition import TransitionModel
 
 ENTROPY_TUNING = Tuning(start=1e-2, low=1e-4, high=0.9)  # at 1 the optimal variance is infinite
+SLOWEST = 1e-4  # of an observation's deviation that the unit of its changes is at least
 OWN_ROWS = 256  # transitions in the adversarial term of one update
 # What nothing reads before the game: trainings that differ in these alone have their likelihood-only updates in common
 GAME_SETTINGS = (
@@ -261,10 +262,12 @@ class OffSim(GameRollOuts):
 
     def set_statistics(self, statistics: Statistics) -> None:
         """Standardise what the networks read and predict by the statistics of the training data."""
+        # What stays the same within an episode, such as a goal, would else be given changes of the size of one unit
+        delta_std = torch.maximum(statistics.delta_std, SLOWEST * statistics.observation_std)
         for model in (self.transition, self.reward, self.averaged_reward):
             model.observation_normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
             model.action_normalizer.set_statistics(statistics.action_mean, statistics.action_std)
-            model.delta_normalizer.set_statistics(statistics.delta_mean, statistics.delta_std)
+            model.delta_normalizer.set_statistics(statistics.delta_mean, delta_std)
         if isinstance(self.termination, LearnedTermination):
             self.termination.normalizer.set_statistics(statistics.observation_mean, statistics.observation_std)
 
@@ -300,11 +303,14 @@ class OffSim(GameRollOuts):
             game = self.updates >= self.hparams["pretraining_updates"]
             if self.updates == self.hparams["pretraining_updates"]:
                 self._measure_before_game()
+            rewarded = game and self.updates % self.hparams["reward_every"] == 0
+            moved = not game or self.updates % self.hparams["transition_every"] == 0
             drawn: dict[str, Tensor] | None = None
             rollouts: dict[str, Tensor] | None = None
-            if game and self.updates % self.hparams["reward_every"] == 0:
+            if game and (rewarded or moved):
                 drawn = self.draw({name: stream[index] for name, stream in batch.items()})
                 rollouts = yield from self.simulate(drawn)
+            if rewarded:
                 parts = yield Descend(
                     "reward_objective",
                     (drawn, rollouts),
@@ -315,7 +321,7 @@ class OffSim(GameRollOuts):
                 logged.update(parts)
                 average, current = self.averaged_reward.network.parameters(), self.reward.network.parameters()
                 yield Follow(list(average), list(current), 1.0 - self.hparams["reward_average"])
-            if not game or self.updates % self.hparams["transition_every"] == 0:
+            if moved:
                 inputs = {name: column[index] for name, column in dealt.items()}
                 parts = yield Descend(
                     "transition_objective",

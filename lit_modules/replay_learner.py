@@ -42,8 +42,8 @@ class ReplayLearner(SimulatorPolicy):
         buffer_size: simulated transitions kept; the oldest are dropped.
         batch_size: transitions per update.
         real_share: share of recorded transitions in each batch, half of them from the demonstrations.
-        anchor_weight: weight of the squared distance from the cloned policy's action, if there is one, times how much
-            that one is to be held on to in a state (``anchor_form``).
+        anchor_weight: weight of the squared distance from the cloned policy's action, if there is one, in half action
+            ranges, times how much that one is to be held on to in a state (``anchor_form``).
         anchor_form: ``agreement``: where the cloned policy's networks agree, which is beside the demonstrations, where
             it is right and a simulator's small errors decide whether a gait is stable; the policy improves where
             each of them does something else. One network alone is not held on to. ``doubt``: in simulated states, times
@@ -185,12 +185,21 @@ class ReplayLearner(SimulatorPolicy):
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
         candidates = self.hparams["candidates"]
         judges = (self.loss.critic_layers(),) if candidates > 1 else ()
-        columns, alive = yield Compute("simulate", (*self.draw_roll_outs(candidates), *judges))
+        drawn = self.draw_roll_outs(candidates)
+        columns, alive = yield Compute("simulate", (*drawn, *judges))
+        columns["pushed"] = drawn[1].abs().amax(dim=-1) >= PUSH
         figures = self.heed_roll_outs(columns, alive)
         stored = {name: column[alive] for name, column in columns.items()}
         following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}
         self.replay.extend(TensorDict({**stored, "next": following}, batch_size=[len(stored["observation"])]))
         return figures
+
+    def acted_rows(self) -> Tensor:
+        """Places in the replay buffer of what the policy did by itself, without pushes, ``(N,)``."""
+        pushed = self.replay[: len(self.replay)]["pushed"]
+        if bool(pushed.all()):
+            return torch.arange(len(pushed), device=pushed.device)
+        return (~pushed).nonzero().squeeze(-1)
 
     @torch.no_grad()
     def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
@@ -257,7 +266,7 @@ class ReplayLearner(SimulatorPolicy):
         total, logged = self.add_cloning(total, logged, cloning)
         if self.anchor is None:
             return total, logged
-        distance = (self.policy.squash(location) - inputs["anchor_action"]).square().sum(dim=-1)
+        distance = self.policy.squared_distance(self.policy.squash(location), inputs["anchor_action"])
         doubt = self.hparams["anchor_form"] == DOUBT
         hold = inputs["uncertainty"] / self.uncertainty_unit if doubt else inputs["anchor_hold"]
         anchor = (hold * distance).mean()

@@ -24,6 +24,7 @@ from lit_modules.simulator_returns import simulator_returns
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy, joined
 from zoo.simulator import Simulator
+from zoo.tasks import get_task
 
 PENALTY, FADING = "penalty", "fading"
 EXPLODED = 100.0  # times what rewards can add up to; what doubt and entropy add stays far below
@@ -72,7 +73,8 @@ class SimulatorPolicy(PolicyRollOuts):
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
         snapshots: folder for the snapshots.
         validation_episodes: episodes in the Simulator per validation.
-        validation_horizon: steps after which such an episode is truncated.
+        validation_horizon: steps after which such an episode is truncated, if the task's, or the longest
+            demonstration's, is not shorter: what comes after it is in no data.
         compile: whether the losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
             is a C++ compiler. It takes half a minute at first, and less when it finds the last run's work in its cache.
     """
@@ -224,9 +226,15 @@ class SimulatorPolicy(PolicyRollOuts):
             simulator,
             [policy.to(self.device) for policy in policies],
             self.hparams["validation_episodes"],
-            self.hparams["validation_horizon"],
+            min(self.hparams["validation_horizon"], self._longest_episode()),
             torch.Generator(self.device).manual_seed(0),
         )
+
+    def _longest_episode(self) -> float:
+        """Steps after which the system's own episodes end at the latest."""
+        if self.simulator.task is not None:
+            return get_task(self.simulator.task).horizon
+        return self.simulator.horizon or math.inf
 
     def learned_simulator(self, data: Any) -> Simulator:
         """The Simulator with what was learned in it besides the policy; here nothing was.

@@ -60,18 +60,17 @@ class BatchedTD3Loss(BatchedCritics, TD3Loss):
             kwargs: arguments of TorchRL's ``TD3Loss``.
         """
         self._layers: dict[str, Layers] = {}
-        half_range = 0.5 * (policy.action_high - policy.action_low)
         super().__init__(
             TensorDictModule(MeanAction(policy), in_keys=["observation"], out_keys=["action"]),
             critic.module(),
             bounds=(policy.action_low, policy.action_high),
-            policy_noise=smoothing_noise * half_range,
-            noise_clip=smoothing_clip * half_range,
+            policy_noise=smoothing_noise * policy.half_range,
+            noise_clip=smoothing_clip * policy.half_range,
             loss_function="l2",
             delay_actor=False,
             **kwargs,
         )
-        self.complete(policy.observation_size, gamma, value_range)
+        self.complete(policy, gamma, value_range)
         self.smoothing_noise = smoothing_noise
         self.smoothing_clip = smoothing_clip
         self.target_policy = copy.deepcopy(policy).requires_grad_(False)
@@ -89,8 +88,7 @@ class BatchedTD3Loss(BatchedCritics, TD3Loss):
             noise: standard normal numbers, ``(B, A)``.
         """
         policy = self.target_policy
-        half_range = 0.5 * (policy.action_high - policy.action_low)
-        added = (self.smoothing_noise * noise).clamp(-self.smoothing_clip, self.smoothing_clip) * half_range
+        added = (self.smoothing_noise * noise).clamp(-self.smoothing_clip, self.smoothing_clip) * policy.half_range
         return (policy.mean_action(observation) + added).clamp(policy.action_low, policy.action_high)
 
     def critic_terms(self, rows: dict[str, Tensor], critics: Layers, targets: Layers) -> dict[str, Tensor]:
@@ -102,13 +100,12 @@ class BatchedTD3Loss(BatchedCritics, TD3Loss):
             critics: the trained critics' parameters.
             targets: the target critics' parameters.
         """
-        seen, next_seen = self.normalizer(rows["observation"]), self.normalizer(rows["next_observation"])
         with torch.no_grad():
             next_action = self.smoothed_action(rows["next_observation"], rows["next_noise"])
-            bootstrap = self.critic.batched(targets, next_seen, next_action).min(dim=0).values
+            bootstrap = self.values(targets, rows["next_observation"], next_action).min(dim=0).values
             bootstrap = bootstrap.clamp(self.value_low, self.value_high)
             target = rows["reward"] + self.gamma * (1.0 - rows["terminated"]) * bootstrap
-        values = self.critic.batched(critics, seen, rows["action"])
+        values = self.values(critics, rows["observation"], rows["action"])
         return {
             "loss_qvalue": (values - target).square().mean(dim=-1).sum(),
             "value": values.detach().mean(),
@@ -124,7 +121,7 @@ class BatchedTD3Loss(BatchedCritics, TD3Loss):
             critics: the trained critics' parameters; the first is the judge, and none is changed.
         """
         first = [(weight[:1].detach(), bias[:1].detach()) for weight, bias in critics]
-        value = self.critic.batched(first, self.normalizer(observation), proposed)[0]
+        value = self.values(first, observation, proposed)[0]
         return {
             "loss_actor": -value.mean(),
             "proposed_value": value.detach().mean(),

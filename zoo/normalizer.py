@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+ROUNDING = 1e-6  # of a constant feature's mean that its deviation may come to in single precision
+SMALLEST = 1e-10  # deviation of a feature whose mean is 0; signals in SI units may be small
+
 
 class Normalizer(nn.Module):
     """``(x - mean) / std`` per feature, with the statistics kept as buffers.
 
-    Features that never vary in the data get a standard deviation of 1, so that they stay constant instead of
-    being blown up.
+    Features that never vary in the data, but for rounding, get a standard deviation of 1, so that they stay constant
+    instead of being blown up.
     """
 
     mean: Tensor
@@ -22,10 +25,11 @@ class Normalizer(nn.Module):
         self.register_buffer("std", torch.ones(size))
 
     @torch.no_grad()
-    def set_statistics(self, mean: Tensor, std: Tensor, minimum_std: float = 1e-6) -> None:
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Adopt statistics of the training rows, both of shape ``(size,)``."""
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > minimum_std, std, torch.ones_like(std)))
+        varies = std > (ROUNDING * mean.abs()).clamp_min(SMALLEST)
+        self.std.copy_(torch.where(varies, std, torch.ones_like(std)))
 
     def forward(self, values: Tensor) -> Tensor:
         return (values - self.mean) / self.std

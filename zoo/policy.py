@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Recorded actions may lie on the bound, where the density of a squashed Gaussian is infinite.
 BOUND_MARGIN = 1e-3
+LOG_STD_BOUNDS = (-5.0, 2.0)
 
 
 class Policy(nn.Module):
@@ -50,8 +51,8 @@ class Policy(nn.Module):
         action_high: Sequence[float],
         hidden_sizes: Sequence[int] = (256, 256),
         activation: str = "relu",
-        log_std_min: float = -5.0,
-        log_std_max: float = 2.0,
+        log_std_min: float = LOG_STD_BOUNDS[0],
+        log_std_max: float = LOG_STD_BOUNDS[1],
         members: int = 1,
     ) -> None:
         super().__init__()
@@ -111,13 +112,26 @@ class Policy(nn.Module):
         log_std = self.log_std_min + half_range * (torch.tanh(raw) + 1.0)
         return location, log_std.exp()
 
+    @property
+    def half_range(self) -> Tensor:
+        """Half the width of the bounds of each action dimension, ``(action_size,)``."""
+        return 0.5 * (self.action_high - self.action_low)
+
+    def squared_distance(self, action: Tensor, other: Tensor) -> Tensor:
+        """Of two actions ``(..., action_size)``, in half action ranges and summed over dimensions, ``(...)``."""
+        return ((action - other) / self.half_range).square().sum(dim=-1)
+
     @torch.no_grad()
     def set_deviation(self, deviation: float) -> None:
         """Give the Gaussian before squashing the same deviation in every state, from which training may move it.
 
         Args:
-            deviation: the nearest that the bounds of this policy allow is taken.
+            deviation: the nearest that the bounds of this policy allow is taken; a policy whose deviation was fixed
+                gets those that policies have by default.
         """
+        if self.log_std_min == self.log_std_max:  # fixed before
+            self.log_std_min, self.log_std_max = LOG_STD_BOUNDS
+            self.config |= {"log_std_min": self.log_std_min, "log_std_max": self.log_std_max}
         log_std = math.log(deviation) if deviation > 0.0 else self.log_std_min
         share = (log_std - self.log_std_min) / (self.log_std_max - self.log_std_min)
         inside = min(max(share, BOUND_MARGIN), 1.0 - BOUND_MARGIN)  # on a bound no gradient would be left
@@ -154,7 +168,7 @@ class Policy(nn.Module):
     def squash(self, raw: Tensor) -> Tensor:
         """Map unbounded numbers ``(..., action_size)`` into the action bounds."""
         centre = 0.5 * (self.action_high + self.action_low)
-        return centre + 0.5 * (self.action_high - self.action_low) * torch.tanh(raw)
+        return centre + self.half_range * torch.tanh(raw)
 
     def mean_action(self, observation: Tensor) -> Tensor:
         """Squashed location: the action a deterministic evaluation takes, ``(..., action_size)``."""
@@ -192,8 +206,7 @@ class Policy(nn.Module):
         The latter is their root-mean-square deviation in half action ranges; 0 if there is one member.
         """
         locations, _ = self.of_members(observation)
-        half_range = 0.5 * (self.action_high - self.action_low)
-        members = self.squash(locations) / half_range
+        members = self.squash(locations) / self.half_range
         spread = (members - members.mean(dim=0)).square().mean(dim=(0, -1)).sqrt()
         return self.squash(locations.mean(dim=0)), spread
 
@@ -224,8 +237,7 @@ class Policy(nn.Module):
 
     def _log_slope(self, raw: Tensor) -> Tensor:
         """Logarithm of the derivative of :meth:`squash`, written so that it neither over- nor underflows."""
-        half_range = 0.5 * (self.action_high - self.action_low)
-        return 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw)) + half_range.log()
+        return 2.0 * (math.log(2.0) - raw - functional.softplus(-2.0 * raw)) + self.half_range.log()
 
     def actor(self) -> ProbabilisticActor:
         """The same parameters as a TorchRL actor (keys ``observation`` -> ``action``) for TorchRL's losses."""

@@ -127,6 +127,15 @@ def test_every_stage_fits_from_its_file_and_resumes(workplace: Path) -> None:
     assert torch.isfinite(following).all() and torch.isfinite(reward).all()
 
 
+def test_a_checkpoint_of_a_reward_learned_in_the_loop_is_validated(workplace: Path) -> None:
+    for stage in ("behaviour_cloning", "simulator"):
+        assert command.main(words(stage, 2)) == 0
+    learned = ["--model=OfflineMLIRL", "--model.cloned_policy=runs/behaviour_cloning/behaviour_cloning.safetensors"]
+    assert command.main([*words("policy", 2), *learned]) == 0
+    (written,) = Path("runs/policy").rglob("*.ckpt")
+    assert command.main([*words("policy", 2, "validate"), *learned, f"--ckpt_path={written}"]) == 0
+
+
 def test_last_is_the_newest_checkpoint_of_any_run_here(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         caplog.set_level("INFO", name)

@@ -104,9 +104,9 @@ def test_edits_are_checked(recorded: None, settings: dict[str, Any], message: st
         TransitionDataModule(**{"expert": "test/expert-v0", "diverse": ["test/other-v0"], **settings})
 
 
-def test_noise_needs_bounds(recorded: None, record: Any) -> None:
+def test_actions_need_bounds(record: Any) -> None:
     unbounded = spaces.Box(-np.inf, np.inf, (2,), np.float32)
     for first_number, name in enumerate(("a", "b")):
         record(f"test/{name}-v0", [4, 4], action_space=unbounded, first_number=first_number)
-    with pytest.raises(DataError, match="test/b-v0 have no bounds"):
-        TransitionDataModule("test/a-v0", diverse=["test/b-v0"], noise_fraction=0.1)
+    with pytest.raises(DataError, match="test/a-v0 have no bounds, and a policy needs them"):
+        TransitionDataModule("test/a-v0", diverse=["test/b-v0"])

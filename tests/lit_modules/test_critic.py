@@ -55,7 +55,9 @@ def test_losses_and_gradients_equal_torchrl(layer_norm: bool) -> None:
         for target in ours.target_layers():
             for tensor in target:
                 tensor.add_(0.1 * torch.randn_like(tensor))
-    # our normaliser, which changes nothing until it is given statistics, has no counterpart
+    # our standardisation has no counterpart; that of observations changes nothing until it is given statistics
+    ours.action_centre.zero_()
+    ours.action_half_range.fill_(1.0)
     theirs.load_state_dict({k: v for k, v in ours.state_dict().items() if not k.startswith("normalizer.")})
     data = batch(64)
     our_losses, our_gradients = measured(ours, data)
@@ -65,6 +67,18 @@ def test_losses_and_gradients_equal_torchrl(layer_norm: bool) -> None:
     assert our_gradients.keys() == their_gradients.keys() and our_gradients
     for name in our_gradients:
         torch.testing.assert_close(our_gradients[name], their_gradients[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_critics_see_actions_in_half_ranges_whatever_their_unit() -> None:
+    torch.manual_seed(0)
+    observation, share = torch.randn(9, 5), torch.rand(9, 2)
+    critic = parts(True)[1]
+    for low, high in (([-1.0, -1.0], [1.0, 1.0]), ([-50.0, 0.0], [50.0, 0.01])):
+        torch.manual_seed(0)
+        loss = BatchedSACLoss(Policy(5, low, high, hidden_sizes=(16,)), critic, gamma=0.9, target_entropy=-2.0)
+        action = torch.tensor(low) + share * (torch.tensor(high) - torch.tensor(low))
+        expected = critic.batched(loss.critic_layers(), observation, 2.0 * share - 1.0)
+        torch.testing.assert_close(loss.values(loss.critic_layers(), observation, action), expected, atol=1e-5, rtol=0)
 
 
 def test_a_checkpoint_fits_a_fresh_loss() -> None:

@@ -136,8 +136,9 @@ def test_a_constant_in_the_reward_changes_nothing(tmp_path: Path) -> None:
     torch.testing.assert_close(rewards[0], rewards[1], atol=1e-4, rtol=1e-4)
 
 
-def test_a_simulator_with_the_learned_reward_comes_out(tmp_path: Path) -> None:
-    module = make(tmp_path, reward_every=1, reward_learning_rate=1e-2)
+@pytest.mark.parametrize("high_quantile", [None, 0.5])
+def test_a_simulator_with_the_learned_reward_comes_out(tmp_path: Path, high_quantile: float | None) -> None:
+    module = make(tmp_path, reward_every=1, reward_learning_rate=1e-2, high_quantile=high_quantile)
     data = module.trainer.datamodule  # type: ignore[attr-defined]
     data.expert_train["observation"] += 2.0
     for _ in range(4):
@@ -151,11 +152,25 @@ def test_a_simulator_with_the_learned_reward_comes_out(tmp_path: Path) -> None:
     again = Simulator.load(tmp_path / "learned.safetensors")
     expert = data.expert_train
     reward = again.reward(expert["observation"], expert["action"], expert["next", "observation"])
-    assert float(reward.mean()) == pytest.approx(1.0, abs=0.05)
-    own = module.replay[-10_000:]
+    if high_quantile is None:
+        assert float(reward.mean()) == pytest.approx(1.0, abs=0.05)
+    else:  # as it was trained in: half of the demonstrations earn no more than the other half
+        assert float((reward == reward.max()).float().mean()) == pytest.approx(0.5, abs=0.05)
+    own = module.replay[module.acted_rows()]
     earned = again.reward(own["observation"], own["action"], own["next", "observation"])
     assert again.end_worth() == pytest.approx(float(earned.quantile(0.05)), abs=1e-3)
     assert again.reward_learned
+
+
+def test_pushes_are_not_taken_for_what_the_policy_does(tmp_path: Path) -> None:
+    module = make(tmp_path, push_share=0.5, push_steps=2, horizon=8, starts=100)
+    module.run(module.converse(batch(1)))
+    pushed = module.replay[: len(module.replay)]["pushed"]
+    assert float(pushed.float().mean()) == pytest.approx(0.5 * 2 / 8, abs=0.05)
+    assert not bool(pushed[module.acted_rows()].any()) and len(module.acted_rows()) == int((~pushed).sum())
+    everything = make(tmp_path, push_share=1.0, push_steps=8, horizon=8, starts=10)
+    everything.run(everything.converse(batch(1)))
+    assert len(everything.acted_rows()) == len(everything.replay)
 
 
 def test_a_checkpoint_continues_with_the_same_draws(tmp_path: Path) -> None:

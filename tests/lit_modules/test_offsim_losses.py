@@ -285,8 +285,26 @@ def test_the_game_takes_turns() -> None:
     # Likelihood alone at first; then the reward in every second update, the transition model in every third
     assert when["transition_objective"] == [0, 1, 3, 6]
     assert when["reward_objective"] == when["follow"] == [2, 4, 6]
+    # Which has what the game asks of it whenever it is its turn, also where the reward stands still
     told = {update: step.arguments[1:] for update, name, step in asked if name == "transition_objective"}
-    assert told[0] == (None, None) and told[3] == (None, None) and told[6] != (None, None)
+    assert told[0] == told[1] == (None, None)
+    assert None not in told[3] and None not in told[6]
+
+
+def test_a_feature_that_stays_the_same_within_an_episode_hardly_changes() -> None:
+    module = make()
+    deviation = torch.tensor([2.0, 0.1, 0.0])
+    module.set_statistics(
+        SimpleNamespace(  # type: ignore[arg-type]
+            observation_mean=torch.zeros(3),
+            observation_std=deviation,
+            action_mean=torch.zeros(2),
+            action_std=torch.ones(2),
+            delta_mean=torch.zeros(3),
+            delta_std=torch.tensor([0.5, 0.0, 0.0]),
+        )
+    )
+    assert module.transition.delta_normalizer.std.tolist() == pytest.approx([0.5, 1e-5, 1.0])
 
 
 def test_the_averaged_reward_follows_slowly() -> None:

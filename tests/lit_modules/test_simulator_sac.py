@@ -403,6 +403,15 @@ def test_cloned_start_is_adopted(tmp_path: Path) -> None:
     assert torch.equal(module.averaged_policy.act(observation), policy.act(observation))
 
 
+def test_episodes_in_the_simulator_are_no_longer_than_the_systems_own(tmp_path: Path) -> None:
+    module = make(tmp_path)
+    for longest, expected in ((None, 1000), (7, 7), (5000, 1000)):
+        module.simulator.horizon = longest
+        assert module._returns(module.simulator, module.policy)[0]["length"] == expected
+    module.simulator.task = "reacher"
+    assert module._returns(module.simulator, module.policy)[0]["length"] == 50
+
+
 def test_simulator_returns_stop_counting_at_the_end(tmp_path: Path) -> None:
     simulator = Simulator.load(make_simulator(tmp_path))
     policy = Policy(SIZE, [-1.0] * ACTIONS, [1.0] * ACTIONS, (8,))

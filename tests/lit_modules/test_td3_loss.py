@@ -36,6 +36,8 @@ def batch(rows: int) -> TensorDict:
 def test_losses_and_gradients_equal_torchrl(layer_norm: bool) -> None:
     policy, critic = parts(layer_norm)
     ours = BatchedTD3Loss(policy, critic, gamma=0.97, smoothing_noise=0.4, smoothing_clip=0.3)
+    ours.action_centre.zero_()  # our standardisation of actions has no counterpart
+    ours.action_half_range.fill_(1.0)
     other_policy, other_critic = parts(layer_norm)
     other_policy.load_state_dict(policy.state_dict())
     theirs = TD3Loss(
@@ -100,7 +102,7 @@ def test_bootstrapped_values_are_clipped_to_what_rewards_allow() -> None:
         "next_noise": torch.randn(4, 2),
     }
     target = torch.tensor([1.8, 1.0, 3.8, 3.0])  # the reward, and 0.9 * 2 unless ended
-    values = critic.batched(loss.critic_layers(), rows["observation"], rows["action"])
+    values = loss.values(loss.critic_layers(), rows["observation"], rows["action"])
     expected = (values - target).square().mean(dim=-1).sum()
     found = loss.critic_terms(rows, loss.critic_layers(), loss.target_layers())["loss_qvalue"]
     torch.testing.assert_close(found, expected)

@@ -57,8 +57,25 @@ def test_policy_normalises_raw_observations_itself(policy: Policy) -> None:
 
 
 def test_features_that_never_vary_are_not_blown_up(policy: Policy) -> None:
-    policy.normalizer.set_statistics(torch.zeros(5), torch.tensor([1.0, 0.0, 1.0, 1.0, 1e-9]))
+    policy.normalizer.set_statistics(torch.zeros(5), torch.tensor([1.0, 0.0, 1.0, 1.0, 1e-12]))
     assert policy.normalizer(torch.ones(5)).tolist() == [1.0] * 5
+    # What rounding in single precision leaves of a large constant, and a small signal in SI units
+    mean, std = torch.tensor([3e5, 0.0, 2e-8, 0.0, 0.0]), torch.tensor([0.02, 1e-7, 3e-9, 1.0, 1.0])
+    policy.normalizer.set_statistics(mean, std)
+    assert policy.normalizer.std.tolist() == pytest.approx([1.0, 1e-7, 3e-9, 1.0, 1.0])
+
+
+def test_a_deviation_that_was_fixed_can_be_set_again(policy: Policy) -> None:
+    policy.fix_deviation(0.1)
+    policy.set_deviation(0.3)
+    assert policy(torch.randn(4, 5))[1].flatten().tolist() == pytest.approx([0.3] * 8)
+    assert policy.config["log_std_min"] < policy.config["log_std_max"]
+
+
+def test_distances_are_in_half_action_ranges() -> None:
+    policy = Policy(5, [-50.0, 0.0], [50.0, 0.01], (8,))
+    distance = policy.squared_distance(torch.tensor([[25.0, 0.0]]), torch.tensor([[0.0, 0.005]]))
+    assert distance.tolist() == pytest.approx([0.5**2 + 1.0])
 
 
 def test_round_trip_is_equal_bit_for_bit(policy: Policy, tmp_path: Path) -> None:
