@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from datamodules.episodes import Episode
 from datamodules.errors import DataError
 from datamodules.sources import Source
+from datamodules.statistics import Statistics
 
+LOST = 16.0  # of the least differences in single precision, below which a feature's usual change is mostly rounding
 OUT_OF_BOUNDS = ("keep", "clip")
 STREAMS = ("expert", "diverse", "all")
 
@@ -173,6 +176,30 @@ def warn_outside_bounds(dataset_id: str, outside: int, rows: int, out_of_bounds:
         f"action space; they are {fate}",
         stacklevel=2,
     )
+
+
+def warn_of_lost_precision(source: Source, statistics: Statistics) -> None:
+    """Say of which features the changes from step to step are lost in single precision, which all models compute in.
+
+    Args:
+        source: a dataset, for the features' names.
+        statistics: of all training rows.
+    """
+    size = torch.maximum(statistics.next_observation_low.abs(), statistics.next_observation_high.abs())
+    least = torch.finfo(torch.float32).eps * size
+    change = statistics.delta_std
+    lost = ((change > 0.0) & (change < LOST * least)).nonzero().flatten().tolist()
+    if lost:
+        named = ", ".join(
+            f"{source.feature('observation', index)} (up to {float(size[index]):.3g}, changes by "
+            f"{float(change[index]):.2g})"
+            for index in lost
+        )
+        warnings.warn(
+            f"in single precision little is left of how these observation features change from step to step: {named}. "
+            "Take a constant off them before they are recorded or imported",
+            stacklevel=2,
+        )
 
 
 def _same_content(first: Source, second: Source) -> bool:

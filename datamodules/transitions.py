@@ -169,6 +169,7 @@ class TransitionDataModule(lightning.LightningDataModule):
             if self.diverse_train is None
             else measure(self.expert_train, self.diverse_train, after_block=train.release)
         )
+        checks.warn_of_lost_precision(self._expert[0], self.statistics)
         self._train, self._held_out = train, held_out
         self.release()
 

@@ -190,3 +190,18 @@ def test_actions_at_the_bounds_are_within(record: Any) -> None:
         warnings.simplefilter("error")
         data.setup()
     assert torch.isfinite(data.expert_train["action"]).all()
+
+
+def test_changes_that_single_precision_loses_are_named(record: Any) -> None:
+    def raised(by: float) -> Callable[[Any], Any]:
+        return lambda values: values + np.eye(values.shape[1])[2] * by
+
+    record("test/set-v0", [40])
+    change(record, 0, "observations", raised(1e6))
+    data = TransitionDataModule("test/set-v0")
+    with pytest.warns(UserWarning, match=r"these observation features .*: 2 \(up to 1e\+06, changes by 1\.\d\)\. Take"):
+        data.setup()
+    change(record, 0, "observations", raised(1e4 - 1e6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TransitionDataModule("test/set-v0").setup()
