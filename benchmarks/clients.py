@@ -39,11 +39,12 @@ def main() -> None:
     parser.add_argument("--penalty", type=float, default=0.0, help="what uncertainty costs, see docs/environments.md")
     parser.add_argument("--fading", type=float, default=0.0, help="how fast reward fades with uncertainty, likewise")
     parser.add_argument("--demonstrated-starts", type=float, default=0.0, help="share of episodes, likewise")
+    parser.add_argument("--noise-scale", type=float, help="share of the predicted deviation, likewise")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    options = {name: getattr(given, name) for name in ("penalty", "fading", "demonstrated_starts")}
+    options = {name: getattr(given, name) for name in ("penalty", "fading", "demonstrated_starts", "noise_scale")}
     result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, **options)
     text = json.dumps(result, indent=2)
     print(text)
@@ -52,7 +53,9 @@ def main() -> None:
         given.out.write_text(text + "\n")
 
 
-def measure(simulator: str, client: str, steps: int, seed: int, episodes: int, **options: float) -> dict[str, Any]:
+def measure(
+    simulator: str, client: str, steps: int, seed: int, episodes: int, **options: float | None
+) -> dict[str, Any]:
     """Train a client in a Simulator, and its returns there, in learned reward, and in the real task.
 
     ``options`` are those of the environment that it trains in, see docs/environments.md.

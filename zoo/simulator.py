@@ -123,6 +123,7 @@ class Simulator(nn.Module):
         deterministic: bool = False,
         with_uncertainty: bool = True,
         members: Tensor | None = None,
+        noise_scale: float | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Advance ``B`` episodes by one step.
 
@@ -134,6 +135,7 @@ class Simulator(nn.Module):
             with_uncertainty: report it in ``info``; without it only the member drawn for a row is computed, which
                 takes about ``1 / E`` of the time.
             members: who moves each row, ``(B,)``, from :meth:`episode_members`; drawn for this step by default.
+            noise_scale: share of the predicted deviation that a sample draws; the Simulator's own by default.
 
         Returns:
             Next observation ``(B, D)``, reward ``(B,)``, terminated ``(B,)`` bool, and ``info`` with
@@ -149,7 +151,7 @@ class Simulator(nn.Module):
         elif with_uncertainty or self.aggregation == "mean":
             drawn, noise = self.draw(observation, generator)
             members = drawn if members is None else members
-            next_observation, info["uncertainty"] = self.advance(observation, action, members, noise)
+            next_observation, info["uncertainty"] = self.advance(observation, action, members, noise, noise_scale)
         else:
             if isinstance(generator, RowRandom) or members is not None:
                 drawn, noise = self.draw(observation, generator)
@@ -158,7 +160,8 @@ class Simulator(nn.Module):
             else:
                 mean, log_variance = self.transition.drawn(observation, action, generator)
                 noise = normal_like(mean, generator)
-            delta = mean + self.noise_scale * (0.5 * log_variance).exp() * noise
+            scale = self.noise_scale if noise_scale is None else noise_scale
+            delta = mean + scale * (0.5 * log_variance).exp() * noise
             next_observation = self.transition.next_observation(observation, delta)
         reward = self.reward(observation, action, next_observation)
         return next_observation, reward, self.termination(next_observation), info

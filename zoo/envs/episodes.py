@@ -28,6 +28,7 @@ class Options(TypedDict, total=False):
 
     horizon: Horizon
     deterministic: bool
+    noise_scale: float | None
     uncertainty: bool
     penalty: float
     fading: float
@@ -68,6 +69,8 @@ class Episodes:
         horizon: steps after which an episode is truncated; ``task`` for the horizon of the task that the Simulator was
             learned for, or the length of the longest demonstration if it is not a known one; ``None`` for never.
         deterministic: take the average of the members' means instead of a sample.
+        noise_scale: share of the predicted deviation that a sample draws; ``None`` for the Simulator's own, which
+            forecasts best. A learner that has met more noise than is likely falls less often.
         uncertainty: say how far the ensemble can be trusted, in medians of its uncertainty on the training data: 1 is
             as usual. Without it a large batch takes a fraction of the time.
         penalty: what each median of uncertainty beyond the first takes off the reward. Going on may then pay less than
@@ -85,6 +88,7 @@ class Episodes:
         count: int,
         horizon: Horizon = "task",
         deterministic: bool = False,
+        noise_scale: float | None = None,
         uncertainty: bool = True,
         penalty: float = 0.0,
         fading: float = 0.0,
@@ -99,6 +103,8 @@ class Episodes:
         for name, value in (("penalty", penalty), ("fading", fading)):
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"a {name} of {value} would pay for uncertainty, or is no number: name 0 or more")
+        if noise_scale is not None and (not isinstance(noise_scale, int | float) or not 0 <= noise_scale < math.inf):
+            raise ValueError(f"a noise_scale of {noise_scale} is none: name 0 or more, or None")
         if not isinstance(demonstrated_starts, int | float) or not 0 <= demonstrated_starts <= 1:
             raise ValueError(f"a share of {demonstrated_starts} demonstrated_starts is none: name 0 to 1")
         if demonstrated_starts > 0 and simulator.demonstrated_states is None:
@@ -110,6 +116,7 @@ class Episodes:
         self.device = torch.device(device)
         self.simulator = self._here(simulator)
         self.deterministic = deterministic
+        self.noise_scale = noise_scale
         self.uncertainty = uncertainty
         self.penalty = penalty
         self.fading = fading
@@ -205,6 +212,7 @@ class Episodes:
             deterministic=self.deterministic,
             with_uncertainty=with_uncertainty,
             members=self.members,
+            noise_scale=self.noise_scale,
         )
         reward, uncertainty = reward - self.zero, None
         if with_uncertainty:

@@ -239,6 +239,10 @@ def test_options(make: Any) -> None:
     mean = second(deterministic=True)
     np.testing.assert_array_equal(mean[0], second(deterministic=True)[0])
     assert not np.allclose(mean[0], usual[0])
+    own = make().noise_scale
+    for options in ({}, {"uncertainty": False}):
+        np.testing.assert_array_equal(second(noise_scale=own, **options)[0], second(**options)[0])
+        assert not np.allclose(second(noise_scale=own + 1.0, **options)[0], usual[0])
 
 
 @pytest.mark.parametrize(("low", "end", "zero"), [(-0.3, None, -0.3), (-0.3, -0.1, -0.1), (-np.inf, None, 0.0)])
@@ -292,6 +296,8 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
         ({"penalty": float("nan")}, "or is no number"),
         ({"penalty": None}, "a penalty of None"),
         ({"fading": -1.0}, "a fading of -1.0 would pay for uncertainty"),
+        ({"noise_scale": -1.0}, "a noise_scale of -1.0 is none"),
+        ({"noise_scale": "much"}, "a noise_scale of much is none"),
         ({"demonstrated_starts": 1.5}, "a share of 1.5 demonstrated_starts is none"),
         ({"demonstrated_starts": None}, "a share of None"),
         ({"demonstrated_starts": 0.5}, "holds no demonstrated states: leave the option out"),
