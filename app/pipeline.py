@@ -67,7 +67,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     report = write_report(folder)
     _print_table(metrics)
     say(f"report: {report}")
-    if "simulator" in configuration.stages:
+    if "policy" in configuration.stages:
         say(f"how far to trust the simulator: offsim zoo evaluate {folder}")
     return metrics
 

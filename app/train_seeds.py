@@ -16,7 +16,7 @@ from app.export import save_learned
 from app.loggers import make_loggers
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
-from app.run_folder import claim_folder, finished_stages, note_stage
+from app.run_folder import claim_folder, finished_stages, note_stage, write_whole
 from app.statistics import summarize_seeds
 from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules.seeds import SeedData
@@ -57,6 +57,7 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     except ValueError as error:
         raise UserError(f"policy.model: {error}") from error
     rehearse(configuration)
+    _refuse_other_content(folder)
     runs = {folder / f"seed{seed}": _with_seed(configuration, seed) for seed in seeds}
     for run, settings in runs.items():
         claim_folder(settings, run)
@@ -73,9 +74,23 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
         say(f"seed {settings.seed}")
         results[settings.seed] = finish(settings, run, trained_together=len(runs))
     summary = summarize_seeds(results)
-    (folder / "metrics.json").write_text(json.dumps(summary, indent=1))
+    write_whole(folder / "metrics.json", json.dumps(summary, indent=1))
     _print(summary)
     return summary
+
+
+def _refuse_other_content(folder: Path) -> None:
+    """Refuse a folder whose figures are not those of seeds that were trained together."""
+    figures = folder / "metrics.json"
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder} holds a run of one seed: choose another folder with --out")
+    if figures.exists():
+        try:
+            seeds = json.loads(figures.read_text())["seeds"]
+        except (OSError, ValueError, KeyError, TypeError):
+            seeds = None
+        if not isinstance(seeds, list):
+            raise UserError(f"{figures} is not of seeds trained together: choose another folder with --out")
 
 
 def _with_seed(configuration: DictConfig, seed: int) -> DictConfig:

@@ -398,6 +398,24 @@ def test_seeds_trained_together_end_as_they_would_alone(tiny: list[str], tmp_pat
     assert beliefs[0] == pytest.approx(beliefs[1], rel=1e-2, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        ({"config.yaml": "task: hopper", "metrics.json": "{}"}, "holds a run of one seed: choose another folder"),
+        ({"metrics.json": '{"mine": 1}'}, "is not of seeds trained together: choose another folder"),
+        ({"metrics.json": "no json"}, "is not of seeds trained together"),
+    ],
+)
+def test_seeds_overwrite_no_other_run(
+    files: dict[str, str], sentence: str, tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert command.main([*tiny, "--seeds", "0..1", "--out", str(tmp_path)]) == 2
+    assert sentence in capsys.readouterr().err
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
 @pytest.mark.parametrize("seeds", ["3-5", "a..b", "1,1", "", "5..3"])
 def test_seeds_that_cannot_be_read_are_refused(
     seeds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
