@@ -311,7 +311,8 @@ def test_impossible_options_are_refused(make: Any, options: dict[str, Any], mess
         SimulatorVectorEnv(make(), **options)
 
 
-def test_a_simulator_has_to_be_named() -> None:
+def test_a_simulator_has_to_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # `make demo` leaves runs/demo where it is called
     for make in (gymnasium.make, gymnasium.make_vec):
         with pytest.raises(ValueError, match="say simulator="):
             make("zoo:OffSim/Simulator-v0")
