@@ -51,8 +51,7 @@ def evaluate_in_simulator(
         found["demonstrations"] = {"reward": float(simulator.reward(*rows).mean())}
     for name in policies:
         policy = Policy.load(folder / f"{name}.safetensors")
-        half_range = 0.5 * (policy.action_high - policy.action_low)
-        error: Tensor = (policy.act(seen["observation"]) - seen["action"]) / half_range
+        error: Tensor = (policy.act(seen["observation"]) - seen["action"]) / policy.half_range
         found[name] = {"action_error": float(error.square().mean().sqrt())}
         if simulator is not None:
             rolled = roll_out(simulator, policy.act, EPISODES, horizon, configuration.seed)

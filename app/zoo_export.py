@@ -52,7 +52,7 @@ def export_policy(policy: Policy, path: Path, seed: int = 0) -> float:
     try:
         _write(module, tried, partial)
         session = onnxruntime.InferenceSession(str(partial), providers=["CPUExecutionProvider"])
-        half_range = (0.5 * (policy.action_high - policy.action_low)).numpy()
+        half_range = policy.half_range.numpy()
         worst = 0.0
         for rows in (tried, tried[:1]):
             with torch.no_grad():

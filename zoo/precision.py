@@ -52,7 +52,6 @@ def differences(
     generator = torch.Generator(device).manual_seed(seed)
     observation = simulator.reset(EPISODES, generator)
     alive = torch.ones(EPISODES, dtype=torch.bool, device=device)
-    half_range = 0.5 * (policy.action_high - policy.action_low)
     found: list[dict[str, Tensor]] = []
     for _ in range(STEPS):
         action = policy.act(observation)
@@ -60,7 +59,7 @@ def differences(
         theirs, other_reward, other_ended, other_info = other_simulator.step(observation, action, deterministic=True)
         delta = simulator.transition.standardized_delta
         changes = {
-            "action": (other_policy.act(observation) - action) / half_range,
+            "action": (other_policy.act(observation) - action) / policy.half_range,
             "next_observation": delta(observation, theirs) - delta(observation, mine),
             "reward": other_reward - reward,
             "uncertainty": (other_info["uncertainty"] - info["uncertainty"]) / simulator.uncertainty_unit(),

@@ -167,8 +167,7 @@ def measure_recorded(
 
 def _recording(simulator: Simulator, policy: Policy, recording: Recording) -> dict[str, Any]:
     rows = recording.rows
-    half_range = 0.5 * (policy.action_high - policy.action_low)
-    apart = (policy.act(rows["observation"]) - rows["action"]) / half_range
+    apart = (policy.act(rows["observation"]) - rows["action"]) / policy.half_range
     return {
         "episodes": len(recording.table["episode"].unique()),
         "rows": len(recording.table),

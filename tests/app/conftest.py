@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,32 @@ def tiny_words() -> list[str]:
 def tiny(data_root: Path, tiny_words: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
     return list(tiny_words)
+
+
+@pytest.fixture
+def fit_words(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Makes the command of a tiny cloning stage: ``fit_words(folder, processes, *more)``."""
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+
+    def words(folder: Path, processes: int, *more: str) -> list[str]:
+        return [
+            "fit",
+            "--config=configs/fit/behaviour_cloning.yaml",
+            "--data.expert=tiny/hopper/expert-v0",
+            "--data.diverse=tiny/hopper/other-v0",
+            "--data.demonstrations=3",
+            "--data.batches_per_step=2",
+            "--model.hidden_sizes=[8]",
+            "--trainer.accelerator=cpu",
+            f"--trainer.devices={processes}",
+            f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}",
+            "--trainer.enable_progress_bar=false",
+            f"--trainer.default_root_dir={folder}",
+            f"--trainer.callbacks.init_args.path={folder / 'policy.safetensors'}",
+            *more,
+        ]
+
+    return words
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,32 +245,14 @@ def test_signal_in_one_process_ends_all_with_everything_saved(simulator: str, tm
     assert all(largest_difference(*pair) == 0.0 for pair in zip(whole, resumed, strict=True))
 
 
-def words(folder: Path, *more: str) -> list[str]:
-    """The command line of a cloning stage on two processes."""
-    return [
-        "fit",
-        "--config=configs/fit/behaviour_cloning.yaml",
-        "--data.expert=tiny/hopper/expert-v0",
-        "--data.diverse=tiny/hopper/other-v0",
-        "--data.demonstrations=3",
-        "--data.batches_per_step=2",
-        "--model.hidden_sizes=[8]",
-        "--trainer.accelerator=cpu",
-        "--trainer.devices=2",
-        "--trainer.strategy=ddp",
-        "--trainer.enable_progress_bar=false",
-        f"--trainer.default_root_dir={folder}",
-        f"--trainer.callbacks.init_args.path={folder / 'policy.safetensors'}",
-        *more,
-    ]
-
-
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the other process in /proc")
-def test_process_that_dies_ends_the_command_with_a_sentence(tmp_path: Path) -> None:
+def test_process_that_dies_ends_the_command_with_a_sentence(
+    tmp_path: Path, fit_words: Callable[..., list[str]]
+) -> None:
     log = tmp_path / "log.txt"
     with log.open("w") as output:
         first = subprocess.Popen(
-            [sys.executable, "-m", "app", *words(tmp_path, "--trainer.max_steps=1000000")],
+            [sys.executable, "-m", "app", *fit_words(tmp_path, 2, "--trainer.max_steps=1000000")],
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -300,8 +282,10 @@ def test_strategies_that_share_out_the_networks_are_refused() -> None:
     refuse_other_strategies(DDPStrategy())
 
 
-def test_strategy_that_cannot_be_had_here_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(words(tmp_path, "--trainer.strategy=fsdp")) == 2
+def test_strategy_that_cannot_be_had_here_is_a_sentence(
+    tmp_path: Path, fit_words: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(fit_words(tmp_path, 2, "--trainer.strategy=fsdp")) == 2
     assert "offsim: " in capsys.readouterr().err
 
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from app import main as command
 from app import stages
 from app.interruption import SaveWhenInterrupted
 
-STEPS = 4
+STEPS = "--trainer.max_steps=4"
+Words = Callable[..., list[str]]
 
 
 def job(processes: int, rank: int = 0) -> dict[str, str]:
@@ -35,31 +37,6 @@ def job(processes: int, rank: int = 0) -> dict[str, str]:
         "SLURM_PROCID": str(rank),
         "SLURM_LOCALID": str(rank),
     }
-
-
-def words(folder: Path, processes: int = 1, steps: int = STEPS) -> list[str]:
-    """The command line of a cloning stage."""
-    return [
-        "fit",
-        "--config=configs/fit/behaviour_cloning.yaml",
-        "--data.expert=tiny/hopper/expert-v0",
-        "--data.diverse=tiny/hopper/other-v0",
-        "--data.demonstrations=3",
-        "--data.batches_per_step=2",
-        "--model.hidden_sizes=[8]",
-        "--trainer.accelerator=cpu",
-        f"--trainer.devices={processes}",
-        f"--trainer.strategy={'ddp' if processes > 1 else 'auto'}",
-        "--trainer.enable_progress_bar=false",
-        f"--trainer.max_steps={steps}",
-        f"--trainer.default_root_dir={folder}",
-        f"--trainer.callbacks.init_args.path={folder / 'policy.safetensors'}",
-    ]
-
-
-@pytest.fixture(autouse=True)
-def _data(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
 
 
 @pytest.fixture
@@ -82,26 +59,30 @@ def signalled(monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int
 
 
 def test_a_job_goes_on_where_signals_have_ended_it(
-    queued: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    queued: list[list[str]],
+    fit_words: Words,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert command.main(words(tmp_path / "whole")) == 0
+    assert command.main(fit_words(tmp_path / "whole", 1, STEPS)) == 0
     folder = tmp_path / "run"
     before = signal.getsignal(signal.SIGUSR1)
     for step, number in enumerate((signal.SIGUSR1, signal.SIGTERM)):
         with monkeypatch.context() as patch:
             signalled(patch, number, step)
-            assert command.main(words(folder)) == 128 + number
+            assert command.main(fit_words(folder, 1, STEPS)) == 128 + number
         assert "the same command goes on" in capsys.readouterr().err
         (checkpoint,) = folder.glob("*.ckpt")  # the one before is gone
         assert torch.load(checkpoint, weights_only=True)["global_step"] == step + 1  # the step under way was finished
     assert queued == [["scontrol", "requeue", "77"]]  # and SIGTERM is to end the job
-    assert command.main(words(folder)) == 0
+    assert command.main(fit_words(folder, 1, STEPS)) == 0
     assert (folder / "policy.safetensors").read_bytes() == (tmp_path / "whole" / "policy.safetensors").read_bytes()
     assert not list(folder.glob("*.ckpt"))  # or the next training here would go on from it
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
-def test_a_signal_to_one_process_of_a_job_ends_all_and_requeues_once(tmp_path: Path) -> None:
+def test_a_signal_to_one_process_of_a_job_ends_all_and_requeues_once(fit_words: Words, tmp_path: Path) -> None:
     folder, asked = tmp_path / "run", tmp_path / "asked"
     scontrol = tmp_path / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
@@ -116,7 +97,7 @@ def test_a_signal_to_one_process_of_a_job_ends_all_and_requeues_once(tmp_path: P
         with log.open("w") as output:
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "app", *words(folder, processes=2, steps=1_000_000)],
+                    [sys.executable, "-m", "app", *fit_words(folder, 2, "--trainer.max_steps=1000000")],
                     env={**os.environ, **job(2, rank), **place},
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -153,6 +134,7 @@ def test_processes_that_would_not_train_together_are_refused(
     devices: int,
     changed: dict[str, str | None],
     sentence: str,
+    fit_words: Words,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -160,17 +142,17 @@ def test_processes_that_would_not_train_together_are_refused(
     for variable, value in {**job(2), **changed}.items():
         if value is not None:
             monkeypatch.setenv(variable, value)
-    assert command.main(words(tmp_path / "run", devices)) == 2
+    assert command.main(fit_words(tmp_path / "run", devices, STEPS)) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
 def test_train_is_no_process_of_a_job(
-    queued: list[list[str]], tiny_words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    queued: list[list[str]], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lightning would save into the current folder, and every training there would go on from that."""
     monkeypatch.chdir(tmp_path)
-    words = [*tiny_words, "--stages=[behaviour_cloning]", f"--out={tmp_path / 'run'}"]
+    words = [*tiny, "--stages=[behaviour_cloning]", f"--out={tmp_path / 'run'}"]
 
     def signal_once(self: SaveWhenInterrupted, trainer: Any, *_: Any) -> None:
         if trainer.global_step == 0:
