@@ -85,7 +85,10 @@ def refuse_unusable_id(root: Path, dataset_id: str) -> None:
     try:
         parse_dataset_id(dataset_id)
     except ValueError as error:
-        raise UserError(f"{dataset_id!r} is no id for Minari: {error}") from error
+        raise UserError(
+            f"{dataset_id!r} is no id that Minari takes: write it as group/name-v0, with two letters or more in front "
+            "of the slash"
+        ) from error
     if (root / dataset_id).exists():
         raise UserError(f"{dataset_id} exists in {root}: take the next version, or remove it first")
 

@@ -22,7 +22,7 @@ from app.critic_value import compare, recorded_belief
 from app.errors import UserError
 from app.evaluate import real_episodes, summarize_episodes
 from app.finished_run import FinishedRun, policies_over_training
-from app.pipeline import BATCHES_PER_STEP, make_data, say
+from app.pipeline import BATCHES_PER_STEP, check_updates, make_data, say
 from app.rollouts import recorded, roll_out
 from app.trainers import make_trainer
 from app.true_reward import TrueReward, known_true_reward
@@ -94,10 +94,11 @@ def train_controls(run: FinishedRun, updates: int, episodes: int) -> None:
         episodes: real episodes of each snapshot.
 
     Raises:
-        UserError: if a control of other settings is there, or the task's own reward is not known.
+        UserError: if a control of other settings is there, the task's own reward is not known, or ``updates`` is none.
     """
     if known_true_reward(run.task) is None:
         raise UserError(f"no formula of the reward of task {run.task.name} is known: leave out --controls")
+    check_updates("--updates", updates)
     settings = {name: control_settings(run, name, updates) for name in CONTROLS}
     for name, wanted in settings.items():
         _claim(run.folder / "controls" / name, wanted)
@@ -125,13 +126,12 @@ def control_settings(run: FinishedRun, name: str, updates: int) -> dict[str, Any
     known = {name for method in methods for name in inspect.signature(method).parameters}
     given = OmegaConf.to_container(run.configuration.policy.model)
     assert isinstance(given, dict)
-    steps = max(1, updates // BATCHES_PER_STEP)
     return {
         "control": True,
         "name": name,
         "seed": int(run.configuration.seed),
-        "updates": steps * BATCHES_PER_STEP,
-        "snapshot_every": max(1, steps * BATCHES_PER_STEP // int(run.configuration.evaluation.curve_points)),
+        "updates": updates,
+        "snapshot_every": max(1, updates // int(run.configuration.evaluation.curve_points)),
         # Another method has settings of its own beside those that it shares with SAC
         "model": {str(key): value for key, value in given.items() if key in known},
     }

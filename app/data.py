@@ -45,12 +45,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     check.add_argument("id", metavar="ID", help="Minari id of the dataset")
     check.add_argument("--task", metavar="TASK", help="real task to compare with (default: that of the recording)")
     check.add_argument("--fix", metavar="NEW_ID", help="write a repaired copy under this id, and keep the original")
+    check.add_argument(
+        "--suspected",
+        action="store_true",
+        help="with --fix: repair what is only suspected as well, a note such as shifted actions without a task",
+    )
     check.add_argument("--json", metavar="FILE", type=Path, help="write the findings into a file as well")
     check.add_argument("--dataset-root", metavar="DIR", help="folder for the copy (default: MINARI_DATASETS_PATH)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, report, repair; the exit status says whether the dataset that was asked for has faults."""
+    if arguments.suspected and arguments.fix is None:
+        raise UserError("--suspected says what to repair: add --fix NEW_ID, or leave it out")
     source, episodes = read(arguments.id)
     task = find_task(arguments.task) if arguments.task is not None else _task_of(source)
     findings, lines = check(source, episodes, task)
@@ -65,11 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{faults} faults, {len(findings) - faults} notes")
     if arguments.json is not None:
         report = {"id": source.id, "task": task and task.name, "findings": [asdict(finding) for finding in findings]}
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if arguments.fix is not None:
         _fix(arguments, source, episodes, findings, task)
     elif any(finding.remedy for finding in findings):
-        print(f"`offsim data check {source.id} --fix NEW_ID` writes a repaired copy")
+        certain = any(finding.remedy and finding.level == FAULT for finding in findings)
+        how = "--fix NEW_ID" if certain else "--fix NEW_ID --suspected"
+        print(f"`offsim data check {source.id} {how}` writes a repaired copy")
     return FAULTS_FOUND if faults else 0
 
 
@@ -119,6 +129,10 @@ def _fix(
     findings: list[Finding],
     task: Task | None,
 ) -> None:
+    suspected = [finding.name for finding in findings if finding.remedy and finding.level != FAULT]
+    if suspected and not arguments.suspected:
+        print(f"left as it is, since it is only suspected: {', '.join(suspected)} (--suspected repairs that as well)")
+        findings = [finding for finding in findings if finding.level == FAULT]
     if not any(finding.remedy for finding in findings):
         print(f"nothing to repair: {arguments.fix} was not written")
         return

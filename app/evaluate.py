@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "the lowest and the highest return, the normalised return (0 is uniformly random actions, 100 the\n"
         "task's reference expert) and the share of the reference expert's return."
     )
-    parser.epilog = "example: offsim evaluate runs/hopper --task hopper --episodes 20 --json returns.json"
+    parser.epilog = "example: offsim evaluate runs/hopper-seed0 --task hopper --episodes 20 --json returns.json"
     parser.add_argument("policy", metavar="POLICY", help="a policy file, or a folder that holds policy.safetensors")
     parser.add_argument("--task", required=True, metavar="TASK", help=f"one of: {', '.join(sorted(TASKS))}")
     parser.add_argument("--episodes", type=positive, default=20, metavar="N", help="episodes to run (default: 20)")

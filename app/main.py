@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -29,6 +30,7 @@ MODULES = {"import": "import_data"}  # a word of Python's own cannot name a modu
 LIGHTNING_COMMANDS = ("fit", "validate", "test", "predict")
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, none left to this user, none for so large a file
+NOT_READ = 141  # the status that shells give a program which SIGPIPE ended
 
 DESCRIPTION = """\
 Learn a simulator and a reward from logged demonstrations, and train a policy inside it
@@ -36,11 +38,11 @@ without touching the real system."""
 
 EPILOG = """\
 examples:
-  offsim train hopper                          everything, on the bundled data, to runs/hopper/report.html
+  offsim train hopper                          everything, on the bundled data, to runs/hopper-seed0/report.html
   offsim train hopper --expert ID --diverse ID --demonstrations 1 --seed 3 --budget full
-  offsim fit --config configs/fit/simulator.yaml --model.members 5
-  offsim evaluate runs/hopper --task hopper --episodes 20
-  offsim diagnose runs/hopper                  why its policy is as good as it is: simulator, reward or learner
+  offsim fit --config configs/fit/behaviour_cloning.yaml --trainer.max_steps 400
+  offsim evaluate runs/hopper-seed0 --task hopper --episodes 20
+  offsim diagnose runs/hopper-seed0            why its policy is as good as it is: simulator, reward or learner
 
 `offsim COMMAND --help` explains each command."""
 
@@ -71,6 +73,14 @@ def _module(command: str) -> Any:
     return importlib.import_module(f"app.{MODULES.get(command, command)}")
 
 
+def _of_files(error: OSError) -> str:
+    """What the system refused about a file or folder, and what to do."""
+    what = error.filename or "what was to be written"
+    if error.errno in FULL_DISK:
+        return f"no room on the disk for {what} ({error.strerror}): make some and repeat it"
+    return f"cannot use {what}: {error.strerror}; name another place, or put this one right"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     set_up_warnings()
@@ -87,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest and parsed.command != "train":
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         parsed.overrides = rest
-        return int(_module(parsed.command).run(parsed))
+        status = int(_module(parsed.command).run(parsed))
+        sys.stdout.flush()  # here, where it is known what to do if nobody reads
+        return status
     except UserError as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 2
@@ -104,11 +116,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FloatingPointError as error:  # a training that diverges (lit_modules.method)
         print(f"offsim: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it goes nowhere
+        return NOT_READ
     except OSError as error:
-        if error.errno not in FULL_DISK:
+        if error.errno not in FULL_DISK and error.filename is None:
             raise
-        what = error.filename or "what was to be written"
-        print(f"offsim: no room on the disk for {what} ({error.strerror}): make some and repeat it", file=sys.stderr)
+        print(f"offsim: {_of_files(error)}", file=sys.stderr)
         return 2
     except ValueError as error:
         from lit_modules.method import RefusedCheckpoint  # commands that do not train need no torch

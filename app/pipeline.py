@@ -12,6 +12,7 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import POLICY_METHODS
+from app.errors import UserError
 from app.evaluate import real_episodes, recorded_returns, summarize_episodes
 from app.export import simulator_of
 from app.finished_run import FinishedRun
@@ -210,6 +211,20 @@ def finished_run(configuration: DictConfig, folder: Path, data: TransitionDataMo
 def training_steps(configuration: DictConfig, stage: str) -> int:
     """Lightning steps of a stage."""
     return max(1, configuration[stage].updates // BATCHES_PER_STEP)
+
+
+def check_updates(name: str, updates: int) -> None:
+    """Refuse a number of updates that no number of Lightning steps makes.
+
+    Raises:
+        UserError: calling it by ``name``.
+    """
+    if updates < BATCHES_PER_STEP or updates % BATCHES_PER_STEP:
+        nearest = max(1, round(updates / BATCHES_PER_STEP)) * BATCHES_PER_STEP
+        raise UserError(
+            f"{name} is {updates}: training takes steps of {BATCHES_PER_STEP} updates, so give a multiple of that, "
+            f"such as {nearest}"
+        )
 
 
 def _version(package: str) -> str:

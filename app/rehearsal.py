@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 
 from app.errors import UserError
 from app.export import learned
-from app.pipeline import make_data, make_module
+from app.pipeline import check_updates, make_data, make_module
 from app.trainers import make_trainer
+from datamodules import TransitionDataModule
 from lit_modules.offsim import OffSim
-from zoo import Simulator
+from zoo import Simulator, get_task
 from zoo.start_states import StartStates
 
 
@@ -28,20 +29,37 @@ def rehearse(configuration: DictConfig) -> None:
         folder = Path(temporary)
         try:
             make_trainer(folder, 1, accelerator=configuration.accelerator, devices=configuration.devices, loggers=[])
-        except (ValueError, MisconfigurationException) as error:
+        except (TypeError, ValueError, MisconfigurationException) as error:
             raise UserError(f"accelerator and devices: {error}") from error
         for stage in configuration.stages:
+            check_updates(f"{stage}.updates", configuration[stage].updates)
             data = make_data(configuration, stage)
+            _check_system(configuration.task, data)
             try:
                 module = make_module(configuration, folder, stage, data)
-                made = _untrained(module) if isinstance(module, OffSim) else learned(module, data)
+                updates = configuration[stage].updates
+                made = _untrained(module, updates) if isinstance(module, OffSim) else learned(module, data)
             except (TypeError, ValueError) as error:
                 raise UserError(f"{stage}.model: {error}") from error
             made.save(folder / f"{stage}.safetensors")
 
 
+def _check_system(name: str | None, data: TransitionDataModule) -> None:
+    """Refuse data of another system than the task, which all training would be about and the evaluation not."""
+    if name is None:
+        return
+    task = get_task(name)
+    sizes = (data.observation_size, len(data.action_low))
+    if sizes != (task.observation_size, task.action_size):
+        raise UserError(
+            f"the data has {sizes[0]} observation features and {sizes[1]} actions, task {name} has "
+            f"{task.observation_size} and {task.action_size}: name data of that task, or the task of this data, which "
+            "may be null"
+        )
+
+
 @torch.no_grad()
-def _untrained(module: OffSim) -> Simulator:
+def _untrained(module: OffSim, updates: int) -> Simulator:
     given = module.hparams
     observation = torch.zeros(2, given["observation_size"])
     simulator = Simulator(
@@ -55,6 +73,7 @@ def _untrained(module: OffSim) -> Simulator:
         task=given["task"],
         aggregation=given["aggregation"],
         horizon=1 if given["task"] is None else None,
+        reward_learned=updates > given["pretraining_updates"],
     )
     module.reward.low.fill_(-1.0)
     module.reward.high.fill_(1.0)

@@ -13,7 +13,8 @@ from yaml import YAMLError
 from app.configuration import STAGES, comparable
 from app.errors import UserError
 
-SHARED = "shared"  # key in stages.json beside those of the stages
+NOTED = "stages.json"
+SHARED = "shared"  # key in it beside those of the stages
 
 
 def claim_folder(configuration: DictConfig, folder: Path) -> None:
@@ -55,8 +56,17 @@ def _read_by_stages(configuration: Any) -> dict[Any, Any]:
 
 
 def finished_stages(folder: Path) -> dict[str, float]:
-    """Seconds that each finished stage of a run took, shared ones included."""
+    """Seconds that each finished stage of a run took, shared ones included.
+
+    Raises:
+        UserError: if the file that says so is damaged.
+    """
     return {name: seconds for name, seconds in _noted(folder).items() if name != SHARED}
+
+
+def is_finished(folder: Path, stage: str) -> bool:
+    """Whether a stage of a run is done, and the model that it left still there."""
+    return stage in finished_stages(folder) and (folder / f"{stage}.safetensors").exists()
 
 
 def shared_stages(folder: Path) -> dict[str, str]:
@@ -69,7 +79,7 @@ def note_stage(folder: Path, name: str, seconds: float, shared: str | None = Non
     noted = {**_noted(folder), name: round(seconds, 1)}
     if shared is not None:
         noted[SHARED] = {**noted.get(SHARED, {}), name: shared}
-    write_whole(folder / "stages.json", json.dumps(noted))
+    write_whole(folder / NOTED, json.dumps(noted))
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -83,5 +93,10 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _noted(folder: Path) -> dict[str, Any]:
-    path = folder / "stages.json"
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    path = folder / NOTED
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}): remove it, and the same command goes on from the checkpoints of the stages"
+        ) from error

@@ -21,9 +21,11 @@ from app.checkpoints import LAST
 from app.errors import Interrupted, UserError
 from app.notices import set_up_warnings
 from app.orphans import end_with_pipe, end_with_starter, is_first
+from app.programs import finding_this_package
 from datamodules import DataError
 from lit_modules.method import RefusedCheckpoint
 from lit_modules.parallel import tell_of_lost_process
+from zoo.files import ModelFileError
 
 HANDED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
 # Of launchers, which started this command and not the processes of its trainings
@@ -51,7 +53,7 @@ def train_in_processes(folder: Path, stage: str) -> None:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.several_processes", str(folder), stage],
             stdin=subprocess.PIPE,  # closed when we end, however that comes about
-            env={name: value for name, value in os.environ.items() if name not in FOREIGN},
+            env=finding_this_package({name: value for name, value in os.environ.items() if name not in FOREIGN}),
             start_new_session=True,  # Ctrl-C in a terminal reaches it through us, and once
         )
         for number in received[:1]:
@@ -90,7 +92,7 @@ def main() -> int:
         if not tell_of_lost_process(error):
             raise
         return 1
-    except (DataError, FloatingPointError, RefusedCheckpoint, UserError) as error:
+    except (DataError, FloatingPointError, ModelFileError, RefusedCheckpoint, UserError) as error:
         print(f"offsim: {error}", file=sys.stderr)
         return 1
     return 0

@@ -7,6 +7,7 @@ import sys
 import traceback
 from argparse import ArgumentError
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -20,6 +21,7 @@ from app.errors import UserError
 from app.interruption import SaveWhenInterrupted
 from app.notices import PACKAGES
 from app.orphans import end_with_starter
+from app.predictions import write_predictions
 from app.slurm import refuse_other_processes
 from app.stage_refusals import sentence
 
@@ -81,12 +83,48 @@ class StageCLI(LightningCLI):
         Lightning looks for it in the folder of the run that begins, where there is none yet.
         """
         if ckpt_path == "last":
-            kept = [callback.dirpath for callback in self.trainer.checkpoint_callbacks if hasattr(callback, "dirpath")]
-            found = newest_checkpoint(self.trainer.default_root_dir, *kept)
-            ckpt_path = None if found is None else str(found)
-            said = "there is no checkpoint yet, so training begins" if found is None else f"going on from {found}"
+            ckpt_path = self._newest_checkpoint()
+            said = (
+                "there is no checkpoint yet, so training begins" if ckpt_path is None else f"going on from {ckpt_path}"
+            )
             rank_zero_info(f"--ckpt_path last: {said}")
         self.trainer.fit(model, ckpt_path=ckpt_path, **others)
+
+    def validate(self, model: lightning.LightningModule, ckpt_path: str | None = None, **others: Any) -> None:
+        """Lightning's, of a checkpoint."""
+        self.trainer.validate(model, ckpt_path=self._trained(ckpt_path), **others)
+
+    def test(self, model: lightning.LightningModule, ckpt_path: str | None = None, **others: Any) -> None:
+        """Lightning's, of a checkpoint."""
+        self.trainer.test(model, ckpt_path=self._trained(ckpt_path), **others)
+
+    def predict(self, model: lightning.LightningModule, ckpt_path: str | None = None, **others: Any) -> None:
+        """Lightning's, of a checkpoint; what is predicted is written into the folder of the logs."""
+        found: Any = self.trainer.predict(model, ckpt_path=self._trained(ckpt_path), **others)
+        folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
+        if found is not None and self.trainer.is_global_zero:
+            print("\n".join(write_predictions(found, folder)))
+
+    def _newest_checkpoint(self) -> str | None:
+        kept = [callback.dirpath for callback in self.trainer.checkpoint_callbacks if hasattr(callback, "dirpath")]
+        found = newest_checkpoint(self.trainer.default_root_dir, *kept)
+        return None if found is None else str(found)
+
+    def _trained(self, ckpt_path: str | None) -> str:
+        """The checkpoint that is meant.
+
+        Raises:
+            UserError: if there is none, since networks that have learned nothing would be measured.
+        """
+        found = self._newest_checkpoint() if ckpt_path in (None, "last") else ckpt_path
+        if found is None:
+            raise UserError(
+                f"there is no checkpoint below {self.trainer.default_root_dir}, and networks that have learned nothing "
+                "say nothing: name one with --ckpt_path"
+            )
+        if ckpt_path != found:
+            rank_zero_info(f"--ckpt_path {ckpt_path or 'not given'}: {found}")
+        return found
 
 
 def _refusal(error: BaseException | None) -> BaseException | None:

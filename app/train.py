@@ -16,12 +16,13 @@ from app.errors import UserError
 from app.export import save_learned
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
-from app.run_folder import claim_folder, finished_stages, note_stage
+from app.run_folder import claim_folder, is_finished, note_stage
 from app.several_processes import train_in_processes
 from app.train_seeds import parse_seeds, train_seeds
 from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules import DataError
 from lit_modules.method import Diverged
+from zoo.files import ModelFileError
 
 RETRY_RATE = 0.5  # of the learning rates, after each divergence
 
@@ -83,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
             train(configuration, folder, arguments.retries)
     except DataError as error:
         raise UserError(str(error)) from error
+    except ModelFileError as error:  # of a stage that was done
+        raise UserError(f"{error}; once it is removed, the same command makes it anew from its checkpoint") from error
     return 0
 
 
@@ -95,7 +98,7 @@ def train(configuration: DictConfig, folder: Path, retries: int = 0) -> dict[str
     rehearse(configuration)
     claim_folder(configuration, folder)
     for name in configuration.stages:
-        if name in finished_stages(folder):
+        if is_finished(folder, name):
             continue
         if several(configuration.devices):
             train_in_processes(folder, name)

@@ -16,7 +16,7 @@ from app.export import save_learned
 from app.loggers import make_loggers
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
-from app.run_folder import claim_folder, finished_stages, note_stage, write_whole
+from app.run_folder import claim_folder, is_finished, note_stage, write_whole
 from app.statistics import summarize_seeds
 from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules.seeds import SeedData
@@ -33,9 +33,12 @@ def parse_seeds(text: str) -> list[int]:
     words = text.split(",")
     if dots and _numbers(first, last):
         words = [str(seed) for seed in range(int(first), int(last) + 1)]
-    if not words or not _numbers(*words) or len(set(words)) < len(words):
+    if not words or not _numbers(*words):
         raise UserError(f"cannot read the seeds {text!r}: write a range such as 0..7 or a list such as 0,3,5")
-    return [int(word) for word in words]
+    seeds = [int(word) for word in words]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"the seeds {text!r} name one twice: the same run trained again says nothing new")
+    return seeds
 
 
 def _numbers(*words: str) -> bool:
@@ -62,7 +65,7 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     for run, settings in runs.items():
         claim_folder(settings, run)
     for stage in configuration.stages:
-        unfinished = {run: settings for run, settings in runs.items() if stage not in finished_stages(run)}
+        unfinished = {run: settings for run, settings in runs.items() if not is_finished(run, stage)}
         if unfinished:
             say(f"{stage.replace('_', ' ')}: {configuration[stage].updates} updates of {len(unfinished)} seeds")
             before = time.perf_counter()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from app.arguments import find_task, positive, seed
 from app.cards.limits import limits
@@ -18,7 +16,7 @@ from app.cards.recorded import held_out_by_training, measure_recorded, recording
 from app.cards.recorded_limits import recorded_limits
 from app.cards.video import write_video
 from app.errors import UserError
-from app.zoo_entry import as_published, entry_of_run, kept, refuse_other_task
+from app.zoo_entry import as_published, entry_of_run, kept, origin_of, refuse_other_task
 from app.zoo_export import export_policy
 from datamodules import DataError
 from zoo import ModelFileError, load, load_policy
@@ -40,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  offsim zoo pull hopper/expert-v0 --from hf://OWNER/NAME\n"
-        "  offsim zoo push runs/hopper --as hopper/mine-v0 --to shared/zoo"
+        "  offsim zoo push runs/hopper-seed0 --as hopper/mine-v0 --to shared/zoo"
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
@@ -93,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
         ACTIONS[arguments.action](arguments)
     except (DataError, ModelFileError) as error:
         raise UserError(str(error)) from error
+    except BrokenPipeError:  # of who reads the output, and no file
+        raise
     except OSError as error:
         raise UserError(f"cannot read or write {error.filename or 'a file'}: {error.strerror or error}") from error
     return 0
@@ -137,9 +137,9 @@ def pull_entry(arguments: argparse.Namespace) -> None:
 
 def push_entry(arguments: argparse.Namespace) -> None:
     """Publish an entry as it is, or a run's results under an id."""
-    place, given = source(arguments.place), located(arguments.what)
-    if isinstance(given, EntryId):
-        found, folder = find_entry(str(given))
+    place = source(arguments.place)
+    found, folder = _found(arguments.what)
+    if found is not None:
         verify(folder, found)
         entry = found if arguments.id is None else _id(arguments.id)
         refuse_other_task(load(arguments.what), entry, str(found))
@@ -149,24 +149,23 @@ def push_entry(arguments: argparse.Namespace) -> None:
             raise UserError("a run has no id: name one with --as task/variant-v0")
         entry = _id(arguments.id)
         with TemporaryDirectory() as scratch:
-            push(entry_of_run(given, Path(scratch) / "entry", entry), entry, place)
+            push(entry_of_run(folder, Path(scratch) / "entry", entry), entry, place)
     print(f"published as {entry} at {place}")
 
 
 def evaluate_entry(arguments: argparse.Namespace) -> None:
     """Measure, write the card, and print what it says of trust."""
-    given = located(arguments.what)
-    if isinstance(given, EntryId):
-        entry, folder = find_entry(str(given))
+    entry, folder = _found(arguments.what)
+    if entry is not None:
         title, out = str(entry), arguments.out or Path(f"card-{entry.task}-{entry.folder}")
         verify(folder, entry)
     else:
-        folder, title, out = given, given.resolve().name, arguments.out or given
+        title, out = folder.resolve().name, arguments.out or folder
     simulator, policy = load(arguments.what), load_policy(arguments.what)
     precision = kept(simulator, policy)
-    if not isinstance(given, EntryId):
+    if entry is None:
         simulator, policy, precision = as_published(simulator, policy)
-    origin = _origin(folder / "metrics.json")
+    origin = origin_of(folder)
     if arguments.data or simulator.task is None:
         recordings = recordings_of(arguments.data, origin) if arguments.data else held_out_by_training(folder, origin)
         found = measure_recorded(simulator, policy, recordings, arguments.seed)
@@ -190,20 +189,21 @@ def _told(card: Path, sentences: list[str]) -> None:
     print(f"wrote {card}")
 
 
-def _origin(path: Path) -> dict[str, Any]:
-    try:
-        origin = json.loads(path.read_text(encoding="utf-8"))
-        if not {"data", "versions", "wall_seconds", "seed"} <= set(origin):
-            raise ValueError("it lacks data, versions, wall_seconds or seed")
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"cannot read {path} ({error}): a card says where a Simulator comes from") from error
-    return dict(origin)
-
-
 def export_entry(arguments: argparse.Namespace) -> None:
     """Write the ONNX file, and say how close it is."""
     worst = export_policy(load_policy(arguments.what), arguments.file)
     print(f"{arguments.file}: observation (N, D) to action (N, A), float32; within {worst:.1e} of half an action range")
+
+
+def _found(text: str) -> tuple[EntryId | None, Path]:
+    """The entry that is meant, if it is one, and the folder."""
+    given = located(text)
+    if not isinstance(given, EntryId):
+        return None, given
+    try:
+        return find_entry(str(given))
+    except ModelFileError as error:
+        raise ModelFileError(f"there is no folder {text} here, and {error}") from None
 
 
 def _id(text: str) -> EntryId:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from app.cards.page import CARD, CARD_FOLDER
 from app.errors import UserError
@@ -17,6 +19,7 @@ from zoo.tasks import TASKS
 
 LARGEST = 6_000_000  # bytes: a clone of a repository with entries stays light
 COPIED = ("config.yaml", "metrics.json")
+FIGURES = ("task", "seed", "data", "versions", "wall_seconds")  # of metrics.json, that cards and users read
 NEEDED = ("policy.safetensors", *COPIED)
 HALF = "Weight matrices are kept in half precision."
 FULL = "Weights are kept in full precision."
@@ -27,6 +30,23 @@ UNITS = {  # of zoo.precision.differences
     "uncertainty": "uncertainty by {:.1e} medians",
     "end": "ends by {:.1e}",
 }
+
+
+def origin_of(folder: Path) -> dict[str, Any]:
+    """The ``metrics.json`` of a run or entry.
+
+    Raises:
+        UserError: if it does not say what a card tells of where a Simulator comes from.
+    """
+    path = folder / "metrics.json"
+    try:
+        origin = dict(json.loads(path.read_text(encoding="utf-8")))
+        missing = [name for name in FIGURES if name not in origin]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}): a card says where a Simulator comes from") from error
+    return origin
 
 
 def refuse_other_task(simulator: Simulator, entry: EntryId, what: str) -> None:
@@ -74,6 +94,7 @@ def entry_of_run(run: Path, folder: Path, entry: EntryId) -> Path:
     missing = [name for name in NEEDED if not (run / name).is_file()]
     if missing:
         raise UserError(f"{run} is no finished run of `offsim train`: it lacks {', '.join(missing)}")
+    origin_of(run)
     simulator, policy = load(run), load_policy(run)
     refuse_other_task(simulator, entry, str(run))
     if not simulator.reward_learned:

@@ -6,6 +6,7 @@ import filecmp
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ from datamodules.statistics import Statistics
 LOST = 16.0  # of the least differences in single precision, below which a feature's usual change is mostly rounding
 OUT_OF_BOUNDS = ("keep", "clip")
 STREAMS = ("expert", "diverse", "all")
+
+
+class Named(Protocol):
+    """Whatever has observations and actions with a name for each feature, or no names."""
+
+    @property
+    def observation_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def action_names(self) -> tuple[str, ...]: ...
 
 
 def check_settings(
@@ -100,11 +111,33 @@ def check_sources(expert: Sequence[Source], diverse: Sequence[Source], demonstra
             f"{'has' if len(expert) == 1 else 'have'} {existing} episodes: choose from 1 to {existing}"
         )
     for source in sources[1:]:
-        _check_names(expert[0], source)
+        check_names(expert[0].id, expert[0], source.id, source)
     environments = {source.environment_id: source.id for source in sources if source.environment_id is not None}
     if len(environments) > 1:
         named = ", ".join(f"{dataset} of {environment}" for environment, dataset in environments.items())
         warnings.warn(f"the data comes from different environments: {named}", stacklevel=3)
+
+
+def check_names(first: str, one: Named, second: str, other: Named) -> None:
+    """Refuse features in another order, which no shape shows; warn of other names, which another recorder may give.
+
+    Args:
+        first: what ``one`` is called.
+        one: features with their names, or with none.
+        second: what ``other`` is called.
+        other: features that have to mean the same.
+
+    Raises:
+        DataError: naming both orders.
+    """
+    for name in ("observation", "action"):
+        names, others = (getattr(each, f"{name}_names") for each in (one, other))
+        if not names or not others or names == others:
+            continue
+        told = f"{name} features of {first} are {', '.join(names)}, those of {second} {', '.join(others)}"
+        if sorted(names) == sorted(others):
+            raise DataError(f"{told}: the order differs, import the second again in the order of the first")
+        warnings.warn(f"{told}: make sure that they mean the same", stacklevel=4)
 
 
 def check_bounded(sources: Sequence[Source]) -> None:
@@ -204,21 +237,6 @@ def warn_of_lost_precision(source: Source, statistics: Statistics) -> None:
 
 def _same_content(first: Source, second: Source) -> bool:
     return filecmp.cmp(first.file, second.file, shallow=False)
-
-
-def _check_names(first: Source, second: Source) -> None:
-    """Refuse features in another order, which no shape shows; other names may be those of another recorder."""
-    pairs = (
-        ("observation", first.observation_names, second.observation_names),
-        ("action", first.action_names, second.action_names),
-    )
-    for name, one, other in pairs:
-        if not one or not other or one == other:
-            continue
-        told = f"{name} features of {first.id} are {', '.join(one)}, those of {second.id} {', '.join(other)}"
-        if sorted(one) == sorted(other):
-            raise DataError(f"{told}: the order differs, import both with the same one")
-        warnings.warn(f"{told}: make sure that they mean the same", stacklevel=4)
 
 
 def _check_same_spaces(first: Source, second: Source) -> None:

@@ -53,6 +53,8 @@ class OfflineMLIRL(SimulatorSAC):
         settings: arguments of ``SimulatorSAC``.
     """
 
+    learns_reward = True
+
     def __init__(
         self,
         simulator: str,

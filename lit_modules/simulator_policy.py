@@ -80,6 +80,7 @@ class SimulatorPolicy(PolicyRollOuts):
     """
 
     streams: ClassVar[tuple[str, ...]] = ("expert", "all")  # of the data, that an update reads
+    learns_reward = False  # of its own, in place of the simulator's
 
     loss: Any  # the subclass's, with the ``normalizer`` of what its critics see
 
@@ -140,6 +141,11 @@ class SimulatorPolicy(PolicyRollOuts):
         refuse_outside(self.hparams)
         refuse_unknown_form(cloning_form)
         self.simulator = Simulator.load(simulator)
+        if not (self.simulator.reward_learned or self.learns_reward or self.control):
+            raise ValueError(
+                "the reward of the simulator was never trained: give its stage more updates than its "
+                "pretraining_updates, or choose the method OfflineMLIRL, which learns a reward of its own"
+            )
         self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)

@@ -20,6 +20,7 @@ from app.pipeline import make_data
 from app.recorded_rewards import rank_correlation, raw_rewards, recorded_rewards
 from app.rollouts import roll_out
 from datamodules import TransitionDataModule
+from datamodules.checks import check_names
 from lit_modules.diagnostics import open_loop_differences, spread
 from zoo import Policy, Simulator, get_task
 
@@ -39,6 +40,8 @@ class Recording:
         rewards: the recorded rewards of ``rows``, which no training reads.
         held_out: whether the training held them out.
         trained_on: whether the training had them.
+        observation_names: of the features, if they are known, else none.
+        action_names: likewise.
     """
 
     name: str
@@ -46,6 +49,8 @@ class Recording:
     rewards: NDArray[Any]
     held_out: bool = False
     trained_on: bool = False
+    observation_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
 
     @property
     def rows(self) -> TensorDict:
@@ -111,7 +116,12 @@ def recordings_of(ids: Sequence[str], origin: Mapping[str, Any]) -> list[Recordi
         table = data.expert_train
         found.append(
             Recording(
-                dataset_id, table, recorded_rewards(data, spread(table, ROWS)), trained_on=facts["sha256"] in trained
+                dataset_id,
+                table,
+                recorded_rewards(data, spread(table, ROWS)),
+                trained_on=facts["sha256"] in trained,
+                observation_names=data.observation_names,
+                action_names=data.action_names,
             )
         )
     return found
@@ -144,6 +154,7 @@ def measure_recorded(
 
     Raises:
         UserError: if a recording has other observations or actions than the Simulator.
+        DataError: if it has them in another order.
     """
     wanted = (simulator.observation_size, simulator.action_size)
     for each in recordings:
@@ -153,6 +164,7 @@ def measure_recorded(
                 f"{each.name} has {sizes[0]} observation features and {sizes[1]} actions, the Simulator {wanted[0]} "
                 f"and {wanted[1]}: name data of the same system"
             )
+        check_names("the Simulator", simulator, each.name, each)
     tables = {each.name: each.table for each in recordings}
     return {
         "recordings": {each.name: _recording(simulator, policy, each) for each in recordings},

@@ -13,10 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-import app
 from app.errors import UserError
 from app.experiments.schedule import STAGES_FOLDER, Unit
 from app.experiments.state import LOG
+from app.programs import finding_this_package
 
 SECONDS_TO_END = 10.0  # that a process is given to end by itself
 LOCK = ".lock"
@@ -32,12 +32,9 @@ class WorkerProcess:
     """
 
     def __init__(self, unit: Unit, out: Path, lock: int) -> None:
-        root = str(Path(str(app.__file__)).parents[1])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
             "OMP_NUM_THREADS": "1",  # unless the environment says otherwise: processes share the cores
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),
+            **finding_this_package(os.environ),
             "PYTHONUNBUFFERED": "1",
         }
         with (unit.folder / LOG).open("a") as log:

@@ -152,6 +152,7 @@ def test_a_folder_of_seeds_points_to_its_runs(
     ("words", "message"),
     [
         (["--updates", "5"], "add --controls"),
+        (["--controls", "--updates", "5"], "--updates is 5: training takes steps of 50 updates"),
         (["--controls", "--policies", "missing.safetensors"], "missing.safetensors"),
     ],
 )

@@ -295,7 +295,11 @@ def test_a_worker_is_a_process_with_a_log_that_can_be_ended(units: list[Unit], t
         assert (unit.folder / "log.txt").read_text().startswith("---")
 
 
-def test_a_worker_does_its_unit(units: list[Unit], tmp_path: Path) -> None:
+def test_a_worker_does_its_unit(units: list[Unit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("app", "zoo"):  # of the user's, and none of the worker's business
+        (tmp_path / "here" / name).mkdir(parents=True)
+        (tmp_path / "here" / name / "__init__.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path / "here")
     unit, out = units[0], tmp_path / "out"
     claim_folder(unit.configuration, unit.folder)
     with locked(out) as lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -46,6 +47,40 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert capsys.readouterr().err.startswith("offsim: no room on the disk for ")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train", "hopper", "--out", "{file}/run"], "{file}"),
+        (["data", "check", "offsim/hopper/expert-v0", "--json", "{file}/report.json"], "{file}"),
+        (["report", "{file}"], "{file}"),
+    ],
+)
+def test_a_file_that_is_no_folder_is_a_sentence(
+    words: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert command.main([word.format(file=file) for word in words]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("offsim: ") and named.format(file=file) in said
+    assert file.read_text() == "mine"
+
+
+def test_findings_are_written_where_no_folder_is_yet(tmp_path: Path) -> None:
+    report = tmp_path / "new" / "report.json"
+    assert command.main(["data", "check", "offsim/hopper/expert-v0", "--json", str(report)]) == 0
+    assert report.exists()
+
+
+def test_output_that_nobody_reads_ends_without_a_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = [sys.executable, "-m", "app.main", "zoo", "list"]
+    done = subprocess.run(program, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 @pytest.mark.parametrize(

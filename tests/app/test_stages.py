@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from app import main as command
+from datamodules import TransitionDataModule
 from zoo import Policy, Simulator
 
 CONFIGURATIONS = Path(__file__).parents[2] / "configs" / "fit"
@@ -134,6 +135,37 @@ def test_a_checkpoint_of_a_reward_learned_in_the_loop_is_validated(workplace: Pa
     assert command.main([*words("policy", 2), *learned]) == 0
     (written,) = Path("runs/policy").rglob("*.ckpt")
     assert command.main([*words("policy", 2, "validate"), *learned, f"--ckpt_path={written}"]) == 0
+
+
+def test_networks_that_have_learned_nothing_are_not_measured(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for other in ("validate", "test", "predict"):
+        for given in ([], ["--ckpt_path=last"]):
+            assert command.main([*words("behaviour_cloning", 4, other), *given]) == 2
+            assert "there is no checkpoint below runs/behaviour_cloning" in capsys.readouterr().err
+
+
+def test_predictions_are_those_of_the_newest_checkpoint(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    held_out = "--data.held_out_fraction=0.3"
+    assert command.main([*words("behaviour_cloning", 4), held_out]) == 0
+    for given in ([], ["--ckpt_path=last"]):
+        assert command.main([*words("behaviour_cloning", 4, "predict"), held_out, *given]) == 0
+        told = capsys.readouterr().out.splitlines()
+        file = Path(told[-1].removeprefix("in "))
+        assert "expert_held_out/action 40x1" in told
+        data = TransitionDataModule(
+            "toy/point/good-v0",
+            demonstrations=4,
+            diverse="toy/point/any-v0",
+            streams={"expert": 1},
+            held_out_fraction=0.3,
+        )
+        data.setup("fit")
+        assert data.expert_held_out is not None
+        policy = Policy.load("runs/behaviour_cloning/behaviour_cloning.safetensors")
+        wanted = policy.act(data.expert_held_out["observation"]).detach().numpy()
+        np.testing.assert_allclose(np.load(file)["expert_held_out/action"], wanted, rtol=1e-5)
 
 
 def test_last_is_the_newest_checkpoint_of_any_run_here(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:

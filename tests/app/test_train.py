@@ -20,6 +20,7 @@ from app import main as command
 from app.configuration import POLICY_METHODS, load_configuration, parse_overrides, resolve, shipped_tasks
 from app.errors import UserError
 from app.pipeline import learned_alone
+from app.train_seeds import parse_seeds
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.simulator_policy import SimulatorPolicy
 from zoo import Policy, Simulator
@@ -342,6 +343,11 @@ def test_settings_of_a_file_stand_above_those_of_its_learner(tmp_path: Path) -> 
         (["--policy.all_rows=0"], "SimulatorSAC learns from all rows as well"),
         (["--policy.method=SimulatorTD3", "--policy.model.target_entropy=-3"], "policy.model.target_entropy"),
         (["--policy.method=SimulatorPPO", "--policy.model.target_kl=0.1", "--seeds=0..1"], "target_kl"),
+        (["--policy.updates=2"], "policy.updates is 2: training takes steps of 50 updates, so give a multiple"),
+        (["--simulator.updates=10020", "--seeds=0..1"], "such as 10000"),
+        (["--simulator.model.pretraining_updates=15000"], "the reward of the simulator was never trained"),
+        (["--devices=x"], "accelerator and devices: "),
+        (["--task=ant"], "has 11 observation features and 3 actions, task ant has 27 and 8"),
     ],
 )
 def test_settings_that_do_not_fit_a_learner_are_refused_before_any_training(
@@ -416,7 +422,34 @@ def test_seeds_overwrite_no_other_run(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
 
 
-@pytest.mark.parametrize("seeds", ["3-5", "a..b", "1,1", "", "5..3"])
+def test_a_stage_that_was_lost_is_made_anew_and_a_damaged_one_is_named(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*tiny, "--out", str(tmp_path / "run"), "--stages=[behaviour_cloning]"]
+    assert command.main(words) == 0
+    model = tmp_path / "run" / "behaviour_cloning.safetensors"
+    whole = model.read_bytes()
+    model.unlink()
+    assert command.main(words) == 0
+    assert model.read_bytes() == whole
+    model.write_bytes(whole[:100])
+    assert command.main(words) == 2
+    assert "once it is removed, the same command makes it anew" in capsys.readouterr().err
+    model.write_bytes(whole)
+    (tmp_path / "run" / "stages.json").write_text("{")
+    assert command.main(words) == 2
+    assert "stages.json is damaged" in capsys.readouterr().err
+    (tmp_path / "run" / "stages.json").unlink()
+    assert command.main(words) == 0
+    assert model.read_bytes() == whole
+
+
+def test_a_seed_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the seeds '1,2,1' name one twice"):
+        parse_seeds("1,2,1")
+
+
+@pytest.mark.parametrize("seeds", ["3-5", "a..b", "", "5..3"])
 def test_seeds_that_cannot_be_read_are_refused(
     seeds: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,11 @@ def refuse_unknown_mode(mode: str | None, modes: Sequence[str]) -> None:
         raise ValueError(f"unknown render_mode {mode!r}: choose one of {', '.join(modes)}, or None")
 
 
+def can_be_drawn(simulator: Simulator) -> bool:
+    """Whether its task is known, and how states follow from observations."""
+    return simulator.task is not None and get_task(simulator.task).placement is not None
+
+
 class Renderer:
     """Draws one episode. The place of the body, which observations leave out, is summed up from its velocity.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.envs.episodes import Episodes, Options
-from zoo.envs.rendering import Renderer, refuse_unknown_mode
+from zoo.envs.rendering import Renderer, can_be_drawn, refuse_unknown_mode
 from zoo.envs.spaces import action_space, observation_space
 from zoo.loading import Loadable, load, named
 
@@ -42,6 +42,8 @@ class SimulatorEnv(gymnasium.Env[Array, Array]):
         self.action_space = action_space(self.episodes.simulator)
         self.render_mode = render_mode
         refuse_unknown_mode(render_mode, self.metadata["render_modes"])
+        if not can_be_drawn(self.episodes.simulator):
+            self.metadata = {**self.metadata, "render_modes": []}
         self.renderer = None if render_mode is None else Renderer(self.episodes.simulator, render_mode)
         if self.renderer is not None:
             self.metadata = {**self.metadata, "render_fps": self.renderer.frames_per_second}

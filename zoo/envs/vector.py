@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from zoo.envs.episodes import Episodes, Options, Step
-from zoo.envs.rendering import Renderer, refuse_unknown_mode
+from zoo.envs.rendering import Renderer, can_be_drawn, refuse_unknown_mode
 from zoo.envs.spaces import action_space, observation_space
 from zoo.loading import Loadable, load, named
 
@@ -57,6 +57,8 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
+        if not can_be_drawn(self.episodes.simulator):
+            self.metadata = {**self.metadata, "render_modes": []}
         self.single_observation_space = observation_space(self.episodes.simulator)
         self.single_action_space = action_space(self.episodes.simulator)
         self.observation_space = batch_space(self.single_observation_space, num_envs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.cards.measure import table_of
 from app.cards.recorded import DEMONSTRATIONS, OTHERS, Recording, measure_recorded
 from app.cards.recorded_limits import recorded_limits
 from app.errors import UserError
+from datamodules import DataError
 from zoo import Policy, Simulator, load, load_policy
 from zoo.episodes import Episode
 
@@ -90,6 +92,14 @@ def test_other_spaces_are_refused(models: tuple[Simulator, Policy]) -> None:
     other = TensorDict({"observation": torch.zeros(2, 4), "action": torch.zeros(2, 3)}, batch_size=[2])
     with pytest.raises(UserError, match="plant has 4 observation features and 3 actions, the Simulator 11 and 3"):
         measure_recorded(*models, [Recording("plant", other, np.zeros(2))], 0)
+
+
+def test_features_in_another_order_are_refused(models: tuple[Simulator, Policy]) -> None:
+    simulator, policy = models
+    simulator.action_names = ("hip", "knee", "ankle")
+    swapped = replace(recording("plant", simulator, policy), action_names=("knee", "hip", "ankle"))
+    with pytest.raises(DataError, match="of the Simulator are hip, knee, ankle, those of plant knee, hip, ankle: the"):
+        measure_recorded(simulator, policy, [swapped], 0)
 
 
 FIGURES: dict[str, Any] = {

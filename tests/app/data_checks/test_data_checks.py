@@ -219,6 +219,28 @@ def test_shifted_actions_are_noted_without_a_task(
 ) -> None:
     assert check(write(shifted(cheetah), None), tmp_path) == {"shifted actions": "note"}
     assert "of the next row" in capsys.readouterr().out
+    check("test/set-v0", tmp_path, "--fix", "test/set-v1")
+    assert "only suspected: shifted actions" in capsys.readouterr().out
+    assert not (tmp_path / "root" / "test" / "set-v1").exists()
+    check("test/set-v0", tmp_path, "--fix", "test/set-v1", "--suspected")
+    assert check("test/set-v1", tmp_path) == {}
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_linear_controller_without_noise_is_not_taken_for_a_shift(
+    write: Callable[..., str], tmp_path: Path, noise: float
+) -> None:
+    random = np.random.default_rng(0)
+    episodes = []
+    for number in range(20):
+        states, actions = [random.normal(size=2)], []
+        for _ in range(100):
+            actions.append(np.array([-states[-1][0] - 1.2 * states[-1][1]]))
+            following = states[-1] + 0.1 * np.array([states[-1][1], actions[-1][0] - 0.2 * states[-1][1]])
+            states.append(following + noise * random.normal(size=2))
+        ends = np.arange(100) == 99
+        episodes.append(Recorded(number, np.array(states), np.array(actions), np.zeros(100), ends & False, ends))
+    assert check(write(episodes, None, bound=10.0), tmp_path) == {}
 
 
 def test_data_of_another_system_and_of_another_version(

@@ -39,6 +39,15 @@ def test_gymnasium_finds_nothing_wrong(make: Any) -> None:
         check_env(SimulatorEnv(make()), skip_render_check=True)
 
 
+def test_gymnasium_expects_no_pictures_of_an_unknown_task(make: Any) -> None:
+    simulator = make(task=None, horizon=7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*observation space (min|max)imum value is -?infinity.*")
+        check_env(gymnasium.make("zoo:OffSim/Simulator-v0", simulator=simulator).unwrapped)
+    assert SimulatorVectorEnv(simulator, 2).metadata["render_modes"] == []
+
+
 def test_torchrl_finds_nothing_wrong(make: Any) -> None:
     for uncertainty in (True, False):
         check_env_specs(SimulatorTorchRLEnv(make(), num_envs=3, uncertainty=uncertainty))
