@@ -25,6 +25,7 @@ from benchmarks import ppo_in_one_file
 from zoo.episodes import run_episodes
 
 ENVIRONMENT = "zoo:OffSim/Simulator-v0"
+OPTIONS = ("penalty", "fading", "demonstrated_starts", "noise_scale", "pushes")  # of the environment
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -40,12 +41,13 @@ def main() -> None:
     parser.add_argument("--fading", type=float, default=0.0, help="how fast reward fades with uncertainty, likewise")
     parser.add_argument("--demonstrated-starts", type=float, default=0.0, help="share of episodes, likewise")
     parser.add_argument("--noise-scale", type=float, help="share of the predicted deviation, likewise")
+    parser.add_argument("--pushes", type=float, default=0.0, help="share of steps at which a push begins, likewise")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=Path, help="JSON file to write; Stable-Baselines3's model goes beside it")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    options = {name: getattr(given, name) for name in ("penalty", "fading", "demonstrated_starts", "noise_scale")}
-    result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, **options)
+    options = {name: getattr(given, name) for name in OPTIONS}
+    result = measure(given.simulator, given.client, given.steps, given.seed, given.episodes, given.out, **options)
     text = json.dumps(result, indent=2)
     print(text)
     if given.out is not None:
@@ -54,14 +56,16 @@ def main() -> None:
 
 
 def measure(
-    simulator: str, client: str, steps: int, seed: int, episodes: int, **options: float | None
+    simulator: str, client: str, steps: int, seed: int, episodes: int, out: Path | None = None, **options: float | None
 ) -> dict[str, Any]:
     """Train a client in a Simulator, and its returns there, in learned reward, and in the real task.
 
-    ``options`` are those of the environment that it trains in, see docs/environments.md.
+    ``options`` are those of the environment that it trains in, see docs/environments.md; ``out`` is the file that the
+    result will be written to.
     """
     begun = time.monotonic()
-    act = CLIENTS[client](steps, seed, simulator=simulator, **options)
+    model = None if out is None else out.with_suffix(".zip")
+    act = CLIENTS[client](steps, seed, model, simulator=simulator, **options)
     seconds = time.monotonic() - begun
     task = zoo.load(simulator).task
     real = [] if task is None else run_episodes(zoo.get_task(task).make, act, episodes, seed)
@@ -83,25 +87,27 @@ def measure(
     }
 
 
-def sb3(algorithm: str, steps: int, seed: int, **kwargs: Any) -> Act:
-    """Stable-Baselines3 as its own documentation uses it."""
+def sb3(algorithm: str, steps: int, seed: int, file: Path | None, **kwargs: Any) -> Act:
+    """Stable-Baselines3 as its own documentation uses it; what it has learned is written to ``file``."""
     import stable_baselines3
 
     environment = gymnasium.make(ENVIRONMENT, **kwargs)
     model = getattr(stable_baselines3, algorithm)("MlpPolicy", environment, seed=seed, device="cpu")
     model.learn(steps)
+    if file is not None:
+        model.save(file)
     return lambda observations: model.predict(observations, deterministic=True)[0]
 
 
-def one_file(steps: int, seed: int, **kwargs: Any) -> Act:
+def one_file(steps: int, seed: int, file: Path | None, **kwargs: Any) -> Act:
     """A script of one's own, in the manner of CleanRL."""
     doubted = any(kwargs.get(name, 0.0) > 0 for name in ("penalty", "fading"))
     return ppo_in_one_file.train(ENVIRONMENT, steps, seed, uncertainty=doubted, **kwargs)
 
 
 CLIENTS: dict[str, Callable[..., Act]] = {
-    "sb3-sac": lambda steps, seed, **kwargs: sb3("SAC", steps, seed, **kwargs),
-    "sb3-ppo": lambda steps, seed, **kwargs: sb3("PPO", steps, seed, **kwargs),
+    "sb3-sac": lambda steps, seed, file, **kwargs: sb3("SAC", steps, seed, file, **kwargs),
+    "sb3-ppo": lambda steps, seed, file, **kwargs: sb3("PPO", steps, seed, file, **kwargs),
     "ppo-in-one-file": one_file,
 }
 

@@ -18,6 +18,8 @@ from zoo.simulator import Simulator
 from zoo.tasks import get_task
 
 SEED_BITS = 62
+PUSH_STEPS = 3
+PUSH_PRECISION = 2**20  # to one part of which the share of pushes is kept
 LARGEST_SEED = 2**63 - 1
 
 Horizon = int | Literal["task"] | None
@@ -33,6 +35,7 @@ class Options(TypedDict, total=False):
     penalty: float
     fading: float
     demonstrated_starts: float
+    pushes: float
     device: torch.device | str
 
 
@@ -79,6 +82,9 @@ class Episodes:
             the first. Ending is never worth more.
         demonstrated_starts: share of episodes that begin in a demonstrated state instead of where episodes begin. What
             is done well there is found at once, and only later how to get there; an evaluation leaves it at 0.
+        pushes: share of steps at which a push begins: for ``PUSH_STEPS`` steps each action is thrown to one of its
+            bounds at random, whatever is given. The model can follow such a stumble, and a learner learns to recover.
+            For training only.
         device: where the Simulator computes.
     """
 
@@ -93,6 +99,7 @@ class Episodes:
         penalty: float = 0.0,
         fading: float = 0.0,
         demonstrated_starts: float = 0.0,
+        pushes: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
         if count < 1:
@@ -105,14 +112,16 @@ class Episodes:
                 raise ValueError(f"a {name} of {value} would pay for uncertainty, or is no number: name 0 or more")
         if noise_scale is not None and (not isinstance(noise_scale, int | float) or not 0 <= noise_scale < math.inf):
             raise ValueError(f"a noise_scale of {noise_scale} is none: name 0 or more, or None")
-        if not isinstance(demonstrated_starts, int | float) or not 0 <= demonstrated_starts <= 1:
-            raise ValueError(f"a share of {demonstrated_starts} demonstrated_starts is none: name 0 to 1")
+        for name, value in (("demonstrated_starts", demonstrated_starts), ("pushes", pushes)):
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ValueError(f"a share of {value} {name} is none: name 0 to 1")
         if demonstrated_starts > 0 and simulator.demonstrated_states is None:
             raise ValueError(
                 "this Simulator was learned before demonstrated_starts existed and holds no demonstrated states: "
                 "leave the option out, or train it anew"
             )
         self.demonstrated_starts = demonstrated_starts
+        self.pushes = pushes
         self.device = torch.device(device)
         self.simulator = self._here(simulator)
         self.deterministic = deterministic
@@ -132,6 +141,7 @@ class Episodes:
         self.zero = simulator.end_worth()
         self.observation = torch.zeros(count, simulator.observation_size, device=device)
         self.steps = torch.zeros(count, dtype=torch.int64, device=device)
+        self.push_left = torch.zeros_like(self.steps)  # steps of the push that is under way
         self.members: Tensor | None = None
         self.random = RowRandom([secrets.randbits(SEED_BITS) for _ in range(count)], device)
         self.begun = False
@@ -145,7 +155,7 @@ class Episodes:
         """Go on elsewhere."""
         self.device = torch.device(device)
         self.simulator = self._here(self.simulator)
-        for name in ("low", "high", "observation", "steps", "members"):
+        for name in ("low", "high", "observation", "steps", "push_left", "members"):
             value = getattr(self, name)
             setattr(self, name, None if value is None else value.to(self.device))
         self.random.to(self.device)
@@ -185,6 +195,7 @@ class Episodes:
         self.random.draw = torch.where(rows, self.random.draw, drawn)  # the others go on where they were
         self.observation = torch.where(rows.unsqueeze(-1), start, self.observation)
         self.steps = torch.where(rows, 0, self.steps)
+        self.push_left = torch.where(rows, 0, self.push_left)
         if members is not None:
             self.members = members if self.members is None else torch.where(rows, members, self.members)
         return self.observation
@@ -204,6 +215,8 @@ class Episodes:
         if bool(action.isnan().any()):
             raise ValueError("an action is not a number (NaN)")
         action = torch.minimum(torch.maximum(action.to(self.low), self.low), self.high)
+        if self.pushes > 0:
+            action = self._pushed(action)
         with_uncertainty = self.uncertainty or self.penalty > 0 or self.fading > 0
         observation, reward, terminated, info = self.simulator.step(
             self.observation,
@@ -223,6 +236,15 @@ class Episodes:
         self.steps = self.steps + 1
         limit = self.steps >= (self.horizon if self.horizon is not None else torch.iinfo(torch.int64).max)
         return Step(observation, reward, terminated, limit, uncertainty if self.uncertainty else None)
+
+    def _pushed(self, action: Tensor) -> Tensor:
+        """The actions that are taken, ``(B, A)``: the bounds of a push in those rows where one is under way."""
+        begins = (self.push_left == 0) & (self.random.integers(PUSH_PRECISION) < self.pushes * PUSH_PRECISION)
+        drawn = torch.where(self.random.normal(action.shape[-1]) < 0, self.low, self.high)
+        self.push_left = torch.where(begins, PUSH_STEPS, self.push_left)
+        pushed = (self.push_left > 0).unsqueeze(-1)
+        self.push_left = (self.push_left - 1).clamp_min(0)
+        return torch.where(pushed, drawn, action)
 
 
 def _horizon(horizon: object) -> int | None:

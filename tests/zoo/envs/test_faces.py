@@ -224,6 +224,33 @@ def test_episodes_begin_in_demonstrated_states_if_wanted(make: Any, tmp_path: Pa
     np.testing.assert_array_equal(rows, starts[0.5][:8])
 
 
+def test_pushes_throw_actions_to_their_bounds_for_three_steps(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = np.array([0.5, -0.2, 0.1], np.float32)
+
+    def taken(environment: Any, *shape: int) -> torch.Tensor:
+        """Which steps were pushed, by row."""
+        seen: list[torch.Tensor] = []
+        simulator, step = environment.episodes.simulator, environment.episodes.simulator.step
+        monkeypatch.setattr(simulator, "step", lambda o, a, *r, **k: (seen.append(a), step(o, a, *r, **k))[1])
+        simulator.termination = type(make(task=None).termination)()
+        environment.reset(seed=SEED)
+        for _ in range(60):
+            environment.step(np.broadcast_to(given, (*shape, 3)))
+        actions = torch.stack(seen)
+        pushed = (actions != torch.as_tensor(given)).any(dim=-1)
+        assert (actions[pushed].abs() == 1.0).all()
+        return pushed
+
+    batch = taken(SimulatorVectorEnv(make(), 300, pushes=0.1), 300)
+    assert float(batch.float().mean()) == pytest.approx(0.3 / 1.3, abs=0.02)
+    for row in batch.T[:20]:
+        lengths = [len(each) for each in "".join("01"[int(step)] for step in row).strip("0").split("0") if each]
+        assert all(length % 3 == 0 for length in lengths[:-1])
+    single = taken(SimulatorEnv(make(), pushes=0.1))
+    torch.testing.assert_close(single[:, 0], batch[:, 0])
+    assert not taken(SimulatorVectorEnv(make(), 5), 5).any()
+
+
 def test_options(make: Any) -> None:
     far = np.ones((2, 3), dtype=np.float32)
 
@@ -309,6 +336,7 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
         ({"noise_scale": "much"}, "a noise_scale of much is none"),
         ({"demonstrated_starts": 1.5}, "a share of 1.5 demonstrated_starts is none"),
         ({"demonstrated_starts": None}, "a share of None"),
+        ({"pushes": 2}, "a share of 2 pushes is none"),
         ({"demonstrated_starts": 0.5}, "holds no demonstrated states: leave the option out"),
         ({"horizon": True}, "a horizon of True steps"),
         ({"horizon": "tasks"}, "a horizon of 'tasks' steps"),
