@@ -22,7 +22,7 @@ from datamodules import DataError
 from zoo import ModelFileError, load, load_policy
 from zoo.entries import entries, find_entry, own_folder, read_manifest, verified
 from zoo.ids import EntryId
-from zoo.loading import located
+from zoo.loading import entry_or_path
 from zoo.sources import Folder, pull, push, source, verify
 
 PLACE = "a folder of entries, or hf://OWNER/NAME for a repository of the Hugging Face Hub"
@@ -138,7 +138,7 @@ def pull_entry(arguments: argparse.Namespace) -> None:
 def push_entry(arguments: argparse.Namespace) -> None:
     """Publish an entry as it is, or a run's results under an id."""
     place = source(arguments.place)
-    found, folder = _found(arguments.what)
+    found, folder = entry_or_path(arguments.what)
     if found is not None:
         verify(folder, found)
         entry = found if arguments.id is None else _id(arguments.id)
@@ -155,7 +155,7 @@ def push_entry(arguments: argparse.Namespace) -> None:
 
 def evaluate_entry(arguments: argparse.Namespace) -> None:
     """Measure, write the card, and print what it says of trust."""
-    entry, folder = _found(arguments.what)
+    entry, folder = entry_or_path(arguments.what)
     if entry is not None:
         title, out = str(entry), arguments.out or Path(f"card-{entry.task}-{entry.folder}")
         verify(folder, entry)
@@ -193,17 +193,6 @@ def export_entry(arguments: argparse.Namespace) -> None:
     """Write the ONNX file, and say how close it is."""
     worst = export_policy(load_policy(arguments.what), arguments.file)
     print(f"{arguments.file}: observation (N, D) to action (N, A), float32; within {worst:.1e} of half an action range")
-
-
-def _found(text: str) -> tuple[EntryId | None, Path]:
-    """The entry that is meant, if it is one, and the folder."""
-    given = located(text)
-    if not isinstance(given, EntryId):
-        return None, given
-    try:
-        return find_entry(str(given))
-    except ModelFileError as error:
-        raise ModelFileError(f"there is no folder {text} here, and {error}") from None
 
 
 def _id(text: str) -> EntryId:

@@ -65,14 +65,25 @@ def located(name: str | Path) -> Path | EntryId:
     raise ModelFileError(f"{name!r} is neither a file or folder nor an id such as hopper/expert-v0")
 
 
-def _file(name: str | Path, kind: str) -> Path:
+def entry_or_path(name: str | Path) -> tuple[EntryId | None, Path]:
+    """An entry and its folder, or ``None`` and the path that a name is.
+
+    Raises:
+        ModelFileError: if it is neither a path nor the id of an entry that is here.
+    """
     found = located(name)
-    if isinstance(found, EntryId):
-        try:
-            entry, folder = find_entry(str(found))
-        except ModelFileError as error:
-            raise ModelFileError(f"there is no file or folder {name} here, and {error}") from None
-        return verified(folder, entry, f"{kind}.safetensors")
+    if not isinstance(found, EntryId):
+        return None, found
+    try:
+        return find_entry(str(found))
+    except ModelFileError as error:
+        raise ModelFileError(f"there is no file or folder {name} here, and {error}") from None
+
+
+def _file(name: str | Path, kind: str) -> Path:
+    entry, found = entry_or_path(name)
+    if entry is not None:
+        return verified(found, entry, f"{kind}.safetensors")
     if found.is_dir():
         learned = found / "policy_simulator.safetensors"  # Offline ML-IRL learns the reward along with the policy
         return learned if kind == "simulator" and learned.exists() else found / f"{kind}.safetensors"

@@ -126,7 +126,7 @@ def test_what_cannot_be_published_is_refused(
     (run / "metrics.json").write_text(json.dumps({name: each for name, each in figures.items() if name != "task"}))
     assert "it lacks task" in refused("push", run, "--as", "hopper/tiny-v0", "--to", place)
     (run / "metrics.json").write_text(json.dumps(figures))
-    assert "there is no folder runs/none here" in refused("evaluate", "runs/none")
+    assert "there is no file or folder runs/none here" in refused("evaluate", "runs/none")
     simulator = Simulator.load(run / "simulator.safetensors")
     simulator.reward_learned = False
     simulator.save(run / "simulator.safetensors")
