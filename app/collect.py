@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
 import shutil
@@ -23,6 +22,7 @@ from app.collect_mixed import Mixture
 from app.collect_record import dataset_root, read_recipe, write_dataset
 from app.errors import UserError
 from app.evaluate import check_fit, load_policy, policy_file
+from app.places import refuse_unwritable_folder
 from app.progress import progress
 from app.stored_actions import write_actions
 from zoo.episodes import Episode, noisy_actions, policy_actions, random_actions, run_episodes, run_steps, thin_episodes
@@ -36,7 +36,6 @@ RANDOM_STEPS = 100_000
 # Recorded episodes start from other seeds than training's and evaluation's, and those of two --seed from others again.
 FIRST_SEEDS = {"expert": 100_000_000, "medium": 200_000_000, "random": 300_000_000, "mixed": 400_000_000}
 SEEDS_APART = 100_000
-UNWRITABLE = "cannot write datasets to {}: choose another folder with --dataset-root"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -145,8 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if arguments.from_actions is not None:
         _refuse_what_is_stored(arguments)
-        if not _writable(root):
-            raise UserError(UNWRITABLE.format(root))
+        refuse_unwritable_folder(root)
         collect_again(arguments, task, root)
         print(f"datasets are in {root}", flush=True)
         return 0
@@ -160,8 +158,9 @@ def run(arguments: argparse.Namespace) -> int:
         if not recorded and arguments.store_actions and _actions_file(arguments, level).exists():
             raise UserError(f"{_actions_file(arguments, level)} exists: choose another folder with --store-actions")
 
-    if not _writable(root):
-        raise UserError(UNWRITABLE.format(root))
+    refuse_unwritable_folder(root)
+    if arguments.store_actions:
+        refuse_unwritable_folder(Path(arguments.store_actions))
 
     training: Training | None = None
     if run_id is not None:
@@ -178,7 +177,9 @@ def run(arguments: argparse.Namespace) -> int:
         recipe = request | recording.facts
         dataset_id = _dataset_id(arguments, level)
         if _is_recorded(arguments, level, root, recipe):
-            print(f"{dataset_id}: recorded before, left as it is", flush=True)
+            without = arguments.store_actions and not _actions_file(arguments, level).exists()
+            unsaid = "; its actions are not stored, which happens where it is recorded" if without else ""
+            print(f"{dataset_id}: recorded before, left as it is{unsaid}", flush=True)
             continue
         episodes = recording.record()
         words = (
@@ -240,14 +241,6 @@ def _levels(arguments: argparse.Namespace) -> list[str]:
             f"{' and '.join(impossible)} data come from a training, which --expert replaces: leave them out"
         )
     return [level for level in LEVELS if level in chosen]
-
-
-def _writable(root: Path) -> bool:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(root, os.W_OK | os.X_OK)
 
 
 def _keep_policy(evaluation: Evaluation, target: Path) -> None:

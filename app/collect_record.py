@@ -25,7 +25,7 @@ from minari.namespace import create_namespace, list_local_namespaces
 
 from app.errors import UserError
 from app.statistics import summarize_returns
-from datamodules.sources import BUNDLED_ROOT, ID_PATTERN, RECORDED_BY
+from datamodules.sources import BUNDLED_ROOT, ID_PATTERN, RECORDED_BY, local_root
 from zoo.episodes import Episode, content_hash, reproduces
 from zoo.files import sha256
 from zoo.tasks import Task
@@ -42,8 +42,7 @@ class RecordingError(Exception):
 
 def dataset_root(directory: str | Path | None = None) -> Path:
     """Folder of all datasets: the one given, or the one that Minari would use."""
-    chosen = directory or os.environ.get("MINARI_DATASETS_PATH") or Path.home() / ".minari" / "datasets"
-    return Path(chosen).expanduser().resolve()
+    return (Path(directory).expanduser() if directory else local_root()).resolve()
 
 
 @contextmanager

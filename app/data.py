@@ -17,6 +17,7 @@ from app.data_checks.replay import ends, replayed
 from app.data_checks.statistical import CLOCK, broken_episodes, statistical
 from app.data_checks.without_clock import without_clock
 from app.errors import UserError
+from app.places import refuse_unwritable_file, refuse_unwritable_folder
 from datamodules.sources import Source
 from zoo.tasks import TASKS, Task
 
@@ -58,6 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Check, report, repair; the exit status says whether the dataset that was asked for has faults."""
     if arguments.suspected and arguments.fix is None:
         raise UserError("--suspected says what to repair: add --fix NEW_ID, or leave it out")
+    if arguments.json is not None:
+        refuse_unwritable_file(arguments.json)
+    if arguments.fix is not None:
+        refuse_unwritable_folder(dataset_root(arguments.dataset_root))
     source, episodes = read(arguments.id)
     task = find_task(arguments.task) if arguments.task is not None else _task_of(source)
     findings, lines = check(source, episodes, task)
@@ -72,7 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{faults} faults, {len(findings) - faults} notes")
     if arguments.json is not None:
         report = {"id": source.id, "task": task and task.name, "findings": [asdict(finding) for finding in findings]}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     if arguments.fix is not None:
         _fix(arguments, source, episodes, findings, task)

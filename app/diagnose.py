@@ -15,10 +15,12 @@ from yaml import YAMLError
 from app.arguments import positive
 from app.controls import CONTROLS, read_controls, train_controls
 from app.errors import UserError
+from app.evaluate import load_policy, refuse_misfit
 from app.finished_run import FinishedRun
 from app.fixed_policies import compare_fixed_policies, load_policies
 from app.over_training import diagnose_training
 from app.pipeline import finished_run, say
+from app.places import refuse_unwritable_file
 from app.report import write_report
 from datamodules import DataError
 from zoo.files import ModelFileError
@@ -59,8 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print, and write."""
     if arguments.updates is not None and not arguments.controls:
         raise UserError("--updates says how long to train controls: add --controls, or leave it out")
+    path = arguments.out or arguments.run_dir / "diagnose.json"
     try:
         found = open_run(arguments.run_dir)
+        refuse_unwritable_file(path)
         given = load_policies(found, arguments.policies)
         if arguments.controls:
             train_controls(found, arguments.updates or found.updates, arguments.episodes)
@@ -71,13 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (DataError, ModelFileError) as error:
         raise UserError(str(error)) from error
     result |= {"episodes": arguments.episodes, "fixed_policies": fixed, "controls": read_controls(found.folder)}
-    path = arguments.out or found.folder / "diagnose.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
     print_diagnosis(result)
+    path.write_text(json.dumps(result, indent=1))
     say(f"figures: {path}")
     if arguments.out is None:
         say(f"report: {write_report(found.folder)}")
@@ -110,7 +109,13 @@ def open_run(folder: Path) -> FinishedRun:
         )
     if "method" not in configuration.policy:
         configuration.policy.method = "SimulatorSAC"  # runs of before there was a choice
-    return finished_run(configuration, folder)
+    try:
+        found = finished_run(configuration, folder)
+    except ValueError as error:  # of a method that is given another system's Simulator
+        raise UserError(f"{folder}: {error}") from error
+    for path in (found.cloned_policy, folder / "policy.safetensors"):
+        refuse_misfit(found.simulator, load_policy(path), str(folder))
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------ printing

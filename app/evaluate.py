@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ import torch
 
 from app.arguments import find_task, positive, seed
 from app.errors import UserError
+from app.places import refuse_unwritable_file
 from app.progress import progress
 from app.statistics import summarize_returns
+from datamodules.errors import DataError
 from datamodules.sources import resolve
 from zoo.episodes import Episode, policy_actions, run_episodes
 from zoo.files import ModelFileError
 from zoo.policy import Policy
 from zoo.reward import RewardModel
+from zoo.simulator import Simulator
 from zoo.tasks import TASKS, Task
 
 
@@ -46,7 +50,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and write the JSON file if one was asked for."""
     task = find_task(arguments.task)
+    if arguments.json:
+        refuse_unwritable_file(Path(arguments.json))
     policy = load_policy(arguments.policy)
+    warn_of_other_task(arguments.policy, task)
     deterministic = not arguments.stochastic
     result = evaluate_policy(policy, task, arguments.episodes, arguments.seed, deterministic)
     result |= {
@@ -65,12 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     if result["expert_share"] is not None:
         print(f"share of expert     {100.0 * result['expert_share']:.1f}% of {task.expert_return:.0f}")
     if arguments.json:
-        target = Path(arguments.json)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(json.dumps(result, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"cannot write {target}: {error.strerror}") from error
+        Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
     return 0
 
 
@@ -132,9 +134,17 @@ def recorded_returns(ids: str | Sequence[str], seed: int = 0) -> dict[str, Any]:
 
 def episode_returns(ids: str | Sequence[str]) -> list[float]:
     """Recorded return of each episode of a local Minari dataset or several; errors as of :func:`recorded_returns`."""
-    sources = [resolve(name) for name in ([ids] if isinstance(ids, str) else ids)]
-    episodes = (episode for source in sources for episode in minari.MinariDataset(source.folder).iterate_episodes())
-    return [float(episode.rewards.sum()) for episode in episodes]
+    returns: list[float] = []
+    for source in [resolve(name) for name in ([ids] if isinstance(ids, str) else ids)]:
+        try:
+            episodes = minari.MinariDataset(source.folder).iterate_episodes()
+            returns += [float(episode.rewards.sum()) for episode in episodes]
+        except (OSError, KeyError, ValueError) as error:  # of h5py, and of Minari's reading of it
+            raise DataError(
+                f"the recorded returns of {source.id} cannot be read ({error}): `offsim data check {source.id}` says "
+                "what is wrong with it"
+            ) from error
+    return returns
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -153,6 +163,26 @@ def policy_file(path: str | Path) -> Path:
     """The file itself, or ``policy.safetensors`` in a folder."""
     path = Path(path)
     return path / "policy.safetensors" if path.is_dir() else path
+
+
+def refuse_misfit(simulator: Simulator, policy: Policy, where: str) -> None:
+    """Raise a ``UserError`` if a policy was made for another system than the Simulator beside it."""
+    sizes = [(each.observation_size, each.action_size) for each in (simulator, policy)]
+    if sizes[0] != sizes[1]:
+        raise UserError(
+            f"in {where} the Simulator has {sizes[0][0]} observation features and {sizes[0][1]} actions, the policy "
+            f"{sizes[1][0]} and {sizes[1][1]}: one of the files is of another run, put its own back"
+        )
+
+
+def warn_of_other_task(path: str | Path, task: Task) -> None:
+    """Say so if the figures beside a policy name another task than the one it is about to act in."""
+    try:
+        trained_for = json.loads((policy_file(path).parent / "metrics.json").read_text(encoding="utf-8"))["task"]
+    except (OSError, ValueError, KeyError, TypeError):  # a policy need not lie in a run
+        return
+    if trained_for in TASKS and trained_for != task.name:
+        print(f"offsim: warning: {path} was trained for task {trained_for}, not for {task.name}", file=sys.stderr)
 
 
 def check_fit(policy: Policy, task: Task) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import minari
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from app.collect_record import dataset_root, episode_buffer, new_dataset, recorded_bytes, refuse_unusable_id
 from app.errors import UserError
+from app.places import refuse_unwritable_folder
 from app.tables import Layout, feature_names, read_episodes
 from datamodules.sources import RECORDED_BY
 from zoo.episodes import Episode
@@ -31,6 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  offsim import logs/*.csv --id plant/good-v0 --observations level flow --actions valve\n"
         "  offsim import log.npz --id arm/good-v0 --observations states --actions torques --episode run"
     )
+    # An option's number may be written -1e-3 as well, which argparse takes for an option itself
+    parser._negative_number_matcher = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
     parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help=".csv, .tsv or .npz")
     parser.add_argument("--id", required=True, metavar="ID", help="id of the dataset, such as plant/good-v0")
     parser.add_argument(
@@ -53,9 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Read, write, and say what was found."""
     root = dataset_root(arguments.dataset_root)
+    refuse_unwritable_folder(root)
     refuse_unusable_id(root, arguments.id)
     names = ("observations", "actions", "next_observations", "episode", "reward", "terminated")
     layout = Layout(**{name: getattr(arguments, name) for name in names})
+    _refuse_repeated(arguments.files, layout)
     episodes = [episode for path in arguments.files for episode in read_episodes(path, layout)]
     _refuse_differing(episodes)
     features = {
@@ -115,6 +122,24 @@ def write_dataset(
         )
         names = {"observation_names": list(observation_names), "action_names": list(action_names)}
         minari.load_dataset(dataset_id).storage.update_metadata({RECORDED_BY: names})
+
+
+def _refuse_repeated(files: Sequence[Path], layout: Layout) -> None:
+    """Refuse files and columns that are named twice: what an action is copied from is then no state."""
+    if (path := _twice([path.resolve() for path in files])) is not None:
+        raise UserError(f"{path} is named twice: its episodes would be in the data twice")
+    if (name := _twice([*layout.observations, *layout.actions, layout.episode])) is not None:
+        raise UserError(
+            f"{name} is named more than once among --observations, --actions and --episode: name each for what it is, "
+            "once"
+        )
+    if (name := _twice(layout.next_observations)) is not None:
+        raise UserError(f"{name} is named more than once in --next-observations")
+
+
+def _twice(values: Sequence[Any]) -> Any:
+    """The first value that is there more than once, ``None`` if none is."""
+    return next((value for index, value in enumerate(values) if value in values[:index]), None)
 
 
 def _feature_names(path: Path, names: Sequence[str], features: int) -> list[str]:

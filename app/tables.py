@@ -6,6 +6,7 @@ import csv
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def read_episodes(path: Path, layout: Layout) -> list[Episode]:
     """
     columns = _read(path)
     _refuse_other_shapes(path, columns, layout)
+    _refuse_unnamed_episodes(path, columns, layout)
     observations = _numbers(path, columns, layout.observations)
     actions = _numbers(path, columns, layout.actions)
     following = _numbers(path, columns, layout.next_observations) if layout.next_observations else None
@@ -122,24 +124,48 @@ def _refuse_other_shapes(path: Path, columns: Mapping[str, Column], layout: Layo
         raise UserError(f"{path}: the arrays differ in length: {told}")
 
 
+def _refuse_unnamed_episodes(path: Path, columns: Mapping[str, Column], layout: Layout) -> None:
+    if layout.episode is None:
+        return
+    names = columns[layout.episode]
+    unnamed = np.array([str(name).strip().lower() in ("", "nan") for name in names])
+    if unnamed.any():
+        raise UserError(
+            f"{path}, row {int(unnamed.argmax()) + 1}: {layout.episode} is empty: say which episode the row belongs to"
+        )
+
+
 def _told(layout: Layout) -> str:
     return f"value in column {layout.episode!r}" if layout.episode else "file, or name a column with --episode"
 
 
 def _runs(names: Column) -> list[tuple[Any, NDArray[np.intp]]]:
-    """Values and their rows, in the order of their first ones; rows of one value need not be next to each other."""
-    values, first, which = np.unique(names, return_index=True, return_inverse=True)
-    return [(values[index], np.flatnonzero(which == index)) for index in np.argsort(first)]
+    """Names and their rows, in the order of their first ones; rows of one name need not be next to each other."""
+    _, first, which = np.unique([_same(name) for name in names], return_index=True, return_inverse=True)
+    return [(names[first[index]], np.flatnonzero(which == index)) for index in np.argsort(first)]
+
+
+def _same(name: Any) -> str:
+    """A text that is the same for 0 and 0.0, however many digits they have."""
+    try:
+        return str(Decimal(str(name)).normalize())
+    except InvalidOperation:  # no number
+        return str(name)
 
 
 def _read(path: Path) -> Mapping[str, Column]:
-    if path.suffix == ".npz":
+    kind = path.suffix.lower()
+    if kind == ".npz":
         return _read_archive(path)
+    if kind not in (".csv", ".tsv"):
+        raise UserError(f"{path} is no .csv, .tsv or .npz file: write the log as one of these")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
+            rows = list(csv.reader(file, delimiter="\t" if kind == ".tsv" else ","))
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    while rows and not rows[-1]:  # many loggers end with an empty line
+        rows.pop()
     header, rows = (rows[0], rows[1:]) if rows else ([], [])
     names = [name.strip() for name in header]
     if len(rows) < 1 or not all(names) or len(set(names)) != len(names):

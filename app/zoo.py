@@ -16,6 +16,8 @@ from app.cards.recorded import held_out_by_training, measure_recorded, recording
 from app.cards.recorded_limits import recorded_limits
 from app.cards.video import write_video
 from app.errors import UserError
+from app.evaluate import refuse_misfit
+from app.places import refuse_unwritable_file, refuse_unwritable_folder
 from app.zoo_entry import as_published, entry_of_run, kept, origin_of, refuse_other_task
 from app.zoo_export import export_policy
 from datamodules import DataError
@@ -23,7 +25,7 @@ from zoo import ModelFileError, load, load_policy
 from zoo.entries import entries, find_entry, own_folder, read_manifest, verified
 from zoo.ids import EntryId
 from zoo.loading import entry_or_path
-from zoo.sources import Folder, pull, push, source, verify
+from zoo.sources import pull, push, refuse_missing, source, verify
 
 PLACE = "a folder of entries, or hf://OWNER/NAME for a repository of the Hugging Face Hub"
 
@@ -102,8 +104,7 @@ def list_entries(arguments: argparse.Namespace) -> None:
     """One line for each entry."""
     if arguments.place is not None:
         place = source(arguments.place)
-        if isinstance(place, Folder) and not place.root.is_dir():
-            raise UserError(f"there is no folder {place}: check the path, or write hf://OWNER/NAME")
+        refuse_missing(place)
         print("\n".join(str(entry) for entry in place.entries()) or f"{place} holds no entries")
         return
     here = entries()
@@ -162,10 +163,12 @@ def evaluate_entry(arguments: argparse.Namespace) -> None:
     else:
         title, out = folder.resolve().name, arguments.out or folder
     simulator, policy = load(arguments.what), load_policy(arguments.what)
+    refuse_misfit(simulator, policy, arguments.what)
     precision = kept(simulator, policy)
     if entry is None:
         simulator, policy, precision = as_published(simulator, policy)
     origin = origin_of(folder)
+    refuse_unwritable_folder(out / CARD_FOLDER)
     if arguments.data or simulator.task is None:
         recordings = recordings_of(arguments.data, origin) if arguments.data else held_out_by_training(folder, origin)
         found = measure_recorded(simulator, policy, recordings, arguments.seed)
@@ -191,6 +194,7 @@ def _told(card: Path, sentences: list[str]) -> None:
 
 def export_entry(arguments: argparse.Namespace) -> None:
     """Write the ONNX file, and say how close it is."""
+    refuse_unwritable_file(arguments.file)
     worst = export_policy(load_policy(arguments.what), arguments.file)
     print(f"{arguments.file}: observation (N, D) to action (N, A), float32; within {worst:.1e} of half an action range")
 

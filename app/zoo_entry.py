@@ -9,6 +9,7 @@ from typing import Any
 
 from app.cards.page import CARD, CARD_FOLDER
 from app.errors import UserError
+from app.evaluate import refuse_misfit
 from zoo import ModelFileError, load, load_policy
 from zoo.ids import EntryId
 from zoo.outputs import write_outputs
@@ -44,6 +45,8 @@ def origin_of(folder: Path) -> dict[str, Any]:
         missing = [name for name in FIGURES if name not in origin]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}")
+        if not all({"id", "sha256"} <= set(each) for each in origin["data"]):
+            raise ValueError("its data has no ids and checksums")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}): a card says where a Simulator comes from") from error
     return origin
@@ -96,6 +99,7 @@ def entry_of_run(run: Path, folder: Path, entry: EntryId) -> Path:
         raise UserError(f"{run} is no finished run of `offsim train`: it lacks {', '.join(missing)}")
     origin_of(run)
     simulator, policy = load(run), load_policy(run)
+    refuse_misfit(simulator, policy, str(run))
     refuse_other_task(simulator, entry, str(run))
     if not simulator.reward_learned:
         raise ModelFileError(f"the reward of the Simulator in {run} was never trained: no policy can be trained in it")

@@ -47,7 +47,6 @@ def export_policy(policy: Policy, path: Path, seed: int = 0) -> float:
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(ROWS, policy.observation_size, generator=generator)
     tried = normalizer.mean + SPREAD * normalizer.std * noise
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         _write(module, tried, partial)

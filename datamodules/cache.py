@@ -126,7 +126,7 @@ def default_cache_dir() -> Path:
     """``$OFFSIM_CACHE``, else ``offsim`` in the user's cache folder."""
     chosen = os.environ.get("OFFSIM_CACHE")
     if chosen:
-        return Path(chosen)
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "offsim"
 
 

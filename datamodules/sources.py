@@ -98,7 +98,7 @@ class Source:
 def local_root() -> Path:
     """Where Minari keeps datasets; unlike Minari's own function, asking does not create the folder."""
     chosen = os.environ.get("MINARI_DATASETS_PATH")
-    return Path(chosen) if chosen else Path.home() / ".minari" / "datasets"
+    return Path(chosen).expanduser() if chosen else Path.home() / ".minari" / "datasets"
 
 
 def roots() -> list[Path]:

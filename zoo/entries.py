@@ -115,6 +115,13 @@ def read_manifest(folder: Path, entry: EntryId) -> dict[str, dict[str, Any]]:
     return listed
 
 
+def refuse_other_than_shipped(folder: Path, entry: EntryId) -> None:
+    """Raise a ``ModelFileError`` if an entry of that id comes with offsim and is another: that one would be loaded."""
+    shipped = SHIPPED / entry.task / entry.folder
+    if shipped.is_dir() and read_manifest(shipped, entry) != read_manifest(folder, entry):
+        raise ModelFileError(f"{entry} comes with offsim, and is another: choose an id of your own")
+
+
 def verified(folder: Path, entry: EntryId, name: str) -> Path:
     """A file of an entry, which is what was published.
 

@@ -9,6 +9,12 @@ ROUNDING = 1e-6  # of a constant feature's mean that its deviation may come to i
 SMALLEST = 1e-10  # deviation of a feature whose mean is 0; signals in SI units may be small
 
 
+def refuse_other_width(name: str, values: Tensor, size: int) -> None:
+    """Raise a ``ValueError`` unless ``values`` are ``(..., size)``; one number would be taken for every feature."""
+    if values.shape[-1:] != (size,):
+        raise ValueError(f"{name} have the shape {tuple(values.shape)}, where the last of it has to be {size}")
+
+
 class Normalizer(nn.Module):
     """``(x - mean) / std`` per feature, with the statistics kept as buffers.
 

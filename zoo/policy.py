@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zoo.files import MISDESCRIBED, ModelFileError, load_state, read_model, write_model
 from zoo.networks import EnsembleLinear, EnsembleMLP, mlp
-from zoo.normalizer import Normalizer
+from zoo.normalizer import Normalizer, refuse_other_width
 
 if TYPE_CHECKING:
     from torchrl.modules import ProbabilisticActor, TanhNormal
@@ -190,9 +190,14 @@ class Policy(nn.Module):
             deterministic: take the mean action instead of a sample.
             generator: source of a sample's noise.
             noise: a sample's standard normal noise ``(..., action_size)``, drawn elsewhere.
+
+        Raises:
+            ValueError: if they have another number of features.
         """
         known = self.action_low
-        location, scale = self(torch.as_tensor(observation, dtype=known.dtype, device=known.device))
+        observation = torch.as_tensor(observation, dtype=known.dtype, device=known.device)
+        refuse_other_width("observations", observation, self.observation_size)
+        location, scale = self(observation)
         if deterministic:
             return self.squash(location)
         if noise is None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.files import MISDESCRIBED, ModelFileError, load_state, read_model, write_model
+from zoo.normalizer import refuse_other_width
 from zoo.reward import RewardModel
 from zoo.row_random import Randomness, RowRandom, integers, normal_like
 from zoo.start_states import StartStates
@@ -140,7 +141,12 @@ class Simulator(nn.Module):
         Returns:
             Next observation ``(B, D)``, reward ``(B,)``, terminated ``(B,)`` bool, and ``info`` with
             ``uncertainty`` ``(B,)`` if asked for.
+
+        Raises:
+            ValueError: if observations or actions have another number of features.
         """
+        refuse_other_width("observations", observation, self.observation_size)
+        refuse_other_width("actions", action, self.action_size)
         info: dict[str, Tensor] = {}
         if deterministic:
             means, log_variances = self.transition(observation, action)

@@ -8,7 +8,16 @@ import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
-from zoo.entries import MANIFEST, entries_in, find_entry, own_folder, read_manifest, verified, write_manifest
+from zoo.entries import (
+    MANIFEST,
+    entries_in,
+    find_entry,
+    own_folder,
+    read_manifest,
+    refuse_other_than_shipped,
+    verified,
+    write_manifest,
+)
 from zoo.files import ModelFileError
 from zoo.ids import EntryId
 
@@ -132,6 +141,12 @@ def source(text: str) -> Source:
     return Folder(Path(text))
 
 
+def refuse_missing(place: Source) -> None:
+    """Raise a ``ModelFileError`` if a place that is to be read is no folder that exists."""
+    if isinstance(place, Folder) and not place.root.is_dir():
+        raise ModelFileError(f"there is no folder {place}: check the path, or write {HUB}OWNER/NAME")
+
+
 def pull(text: str, place: Source, root: Path | None = None) -> tuple[EntryId, Path]:
     """Fetch an entry, whole and verified or not at all.
 
@@ -144,8 +159,10 @@ def pull(text: str, place: Source, root: Path | None = None) -> tuple[EntryId, P
         The entry and its folder, which is replaced if it was there.
 
     Raises:
-        ModelFileError: if it is not there, or what comes is not what was published.
+        ModelFileError: if it is not there, or what comes is not what was published, or is another than that which
+            comes with offsim under this id.
     """
+    refuse_missing(place)
     entry, _ = find_entry(text, {each: Path() for each in place.entries()})
     target = (root or own_folder()) / entry.task / entry.folder
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +170,7 @@ def pull(text: str, place: Source, root: Path | None = None) -> tuple[EntryId, P
         folder = Path(scratch) / "new"
         place.fetch(entry, folder)
         verify(folder, entry)
+        refuse_other_than_shipped(folder, entry)
         if target.exists():
             os.replace(target, Path(scratch) / "old")
         os.replace(folder, target)
@@ -163,7 +181,7 @@ def push(folder: Path, entry: EntryId, place: Source) -> None:
     """Publish a folder as an entry.
 
     Raises:
-        ModelFileError: if there is an entry of that id: a published one never changes.
+        ModelFileError: if there, or with offsim, is an entry of that id: a published one never changes.
         ValueError: if the id has no version.
     """
     if entry.version is None:
@@ -179,6 +197,7 @@ def push(folder: Path, entry: EntryId, place: Source) -> None:
         copy = Path(scratch) / entry.folder
         _copy(folder, copy)
         write_manifest(copy, entry)
+        refuse_other_than_shipped(copy, entry)
         place.store(copy, entry)
 
 

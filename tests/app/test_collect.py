@@ -271,8 +271,13 @@ def test_a_damaged_checkpoint_and_a_missing_snapshot_are_named(collected: Path, 
 
 def test_a_place_that_cannot_hold_datasets_is_refused_before_any_training(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UserError, match="--dataset-root"):
+    with pytest.raises(UserError, match="data cannot be a folder to write to"):
         collect_with(tmp_path)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "data").unlink()
+    (tmp_path / "actions").write_text("a file")
+    with pytest.raises(UserError, match="actions cannot be a folder to write to"):
+        collect_with(tmp_path, "--store-actions", str(tmp_path / "actions"))
     assert not (tmp_path / "run").exists()
 
 

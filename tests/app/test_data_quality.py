@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import gymnasium
+import h5py
 import minari
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from minari.data_collector import EpisodeBuffer
 
 from app.data_quality import warn_of_worse_expert
 from app.evaluate import recorded_returns
+from datamodules import DataError
 
 
 @pytest.fixture
@@ -44,6 +46,21 @@ def test_worse_demonstrations_are_pointed_out() -> None:
 @pytest.mark.parametrize("expert, diverse", [("good", "bad"), ("silent", "good"), ("good", "silent")])
 def test_better_demonstrations_and_data_without_rewards_are_not(expert: str, diverse: str) -> None:
     assert warn_of_worse_expert(f"test/{expert}-v0", [f"test/{diverse}-v0"]) is None
+
+
+@pytest.mark.usefixtures("record")
+@pytest.mark.parametrize("damage", ["cut", "empty", "no rewards"])
+def test_data_that_cannot_be_read_is_named(damage: str, tmp_path: Path) -> None:
+    file = tmp_path / "test" / "good-v0" / "data" / "main_data.hdf5"
+    if damage == "no rewards":
+        with h5py.File(file, "a") as data:
+            del data["episode_0"]["rewards"]
+    else:
+        file.write_bytes(file.read_bytes()[:3000] if damage == "cut" else b"")
+    with pytest.raises(
+        DataError, match=r"recorded returns of test/good-v0 cannot be read .*: `offsim data check test/"
+    ):
+        warn_of_worse_expert("test/bad-v0", ["test/good-v0"])
 
 
 @pytest.mark.usefixtures("record")

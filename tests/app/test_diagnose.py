@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from app import main as command
 from app.fixed_policies import _rank_correlation
 from app.report_diagnosis import read_diagnosis
-from zoo import ModelFileError, Policy
+from zoo import ModelFileError, Policy, load
 from zoo.uncertainty import MEASURES
 
 
@@ -163,6 +163,24 @@ def test_mistakes_are_refused_before_anything_is_trained(
     assert command.main(["diagnose", str(run), *words]) == 2
     assert message in capsys.readouterr().err
     assert not (run / "controls").exists() and (run / "diagnose.json").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["policy", "behaviour_cloning", "simulator"])
+def test_a_model_of_another_system_is_refused(name: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / f"{name}.safetensors"
+    if name == "simulator":
+        other: Any = load("inverted_pendulum/mixed-v0")
+    else:
+        other = Policy(2, [-1.0], [1.0])
+    other.save(path)
+    assert command.main(["diagnose", str(run)]) == 2
+    assert capsys.readouterr().err.startswith("offsim: ")
+
+
+def test_a_place_that_takes_no_figures_is_refused_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["diagnose", str(run), "--out", str(run)]) == 2
+    said = capsys.readouterr()
+    assert f"{run} is a folder: name a file" in said.err and "policies" not in said.out
 
 
 @pytest.mark.parametrize("text", ["- 1\n", "a: [", "task: hopper\n"])

@@ -98,6 +98,29 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert result["expert_share"] == pytest.approx(result["mean"] / task.expert_return)
 
 
+def test_a_policy_of_another_task_of_the_same_sizes_is_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_policy(17, 6).save(tmp_path / "policy.safetensors")
+    (tmp_path / "metrics.json").write_text('{"task": "halfcheetah"}')
+    for task, said in (("walker2d", True), ("halfcheetah", False)):
+        evaluate.run(arguments(str(tmp_path), "--task", task, "--episodes", "1"))
+        assert ("was trained for task halfcheetah, not for walker2d" in capsys.readouterr().err) is said
+
+
+def test_where_figures_cannot_be_written_is_said_before_any_episode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_policy().save(tmp_path / "policy.safetensors")
+    monkeypatch.setattr(evaluate, "evaluate_policy", lambda *_: pytest.fail("worked in vain"))
+    for place, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "policy.safetensors" / "x.json", "cannot be a folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            evaluate.run(arguments(str(tmp_path), "--task", "hopper", "--json", str(place)))
+
+
 @pytest.mark.parametrize(("observations", "actions"), [(17, 3), (11, 6)])
 def test_a_policy_of_another_task_is_refused(observations: int, actions: int) -> None:
     with pytest.raises(UserError, match="hopper has 11 and 3"):

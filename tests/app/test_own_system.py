@@ -115,6 +115,12 @@ def test_logs_become_an_environment_and_a_policy(
         (("--id", "tank"), "'tank' is no id of a dataset"),
         (("--id", "offsim/hopper/expert-v0"), "comes with offsim: choose another id"),
         (("--reward", "money"), "has no 'money'"),
+        (("--observations", "level", "valve"), "valve is named more than once among --observations, --actions"),
+        (("--observations", "level", "level"), "level is named more than once"),
+        (("--observations", "level", "run"), "run is named more than once"),
+        (("--next-observations", "level", "level"), "level is named more than once in --next-observations"),
+        (("--action-low", "5e-1"), "beyond the bounds"),
+        (("--action-low", "-1e-3", "--action-high", "-1e-4"), "beyond the bounds"),
     ],
 )
 def test_what_cannot_be_imported_leaves_nothing(
@@ -124,6 +130,25 @@ def test_what_cannot_be_imported_leaves_nothing(
     assert imported(root, "good", *words) == 2
     assert message in capsys.readouterr().err
     assert not list((root / "data").rglob("*.hdf5"))
+
+
+def test_a_file_that_is_named_twice_is_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(root / "good.csv", 2, 0, True)
+    file = str(root / "good.csv")
+    assert command.main(["import", file, file, "--id", "tank/good-v0", *COLUMNS]) == 2
+    assert "good.csv is named twice" in capsys.readouterr().err
+    (root / "data").rmdir()
+    (root / "data").write_text("a file")
+    assert command.main(["import", file, "--id", "tank/good-v0", *COLUMNS]) == 2
+    assert f"{root / 'data'} cannot be a folder to write to" in capsys.readouterr().err
+
+
+def test_a_root_in_the_home_folder_is_one_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root))
+    monkeypatch.setenv("MINARI_DATASETS_PATH", "~/data")
+    write_log(root / "good.csv", 2, 0, True)
+    assert imported(root, "good") == 0
+    assert resolve("tank/good-v0").folder == root / "data" / "tank" / "good-v0" / "data"
 
 
 def test_a_crash_leaves_no_dataset(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +171,7 @@ def test_what_has_no_room_is_refused(
     write_log(root / "good.csv", 2, 0, True)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
     assert imported(root, "good") == 2
-    assert f"tank/good-v0 takes about 0.0 MB, and {root} has room for 0.0" in capsys.readouterr().err
+    assert f"tank/good-v0 takes about 0.0 MB, and {root / 'data'} has room for 0.0" in capsys.readouterr().err
     assert not list((root / "data").rglob("*.hdf5"))
 
 

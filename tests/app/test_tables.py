@@ -87,6 +87,26 @@ def test_what_cannot_be_used_is_named(log: Path, before: str, after: str, messag
     assert str(log) in str(refused.value)
 
 
+def test_numbers_of_episodes_may_be_written_in_any_way_but_not_left_out(log: Path) -> None:
+    lines = TABLE.replace("b,", "8,").splitlines()
+    lines[2] = lines[2].replace("7,", "7.0,")
+    log.write_text("\n".join([*lines, "", ""]))  # and end with empty lines
+    assert [len(each) for each in read_episodes(log, RUNS)] == [2, 1]
+    for empty in ("", " ", "nan"):
+        log.write_text(TABLE.replace("b,4", f"{empty},4"))
+        with pytest.raises(UserError, match="row 4: run is empty"):
+            read_episodes(log, RUNS)
+
+
+def test_long_numbers_of_episodes_are_not_rounded(tmp_path: Path) -> None:
+    rows = [f"20260101120000{end},{step},0,0,0,0" for end in ("0001", "0002") for step in range(3)]
+    (tmp_path / "log.CSV").write_text("\n".join([TABLE.splitlines()[0], *rows]))
+    assert len(read_episodes(tmp_path / "log.CSV", RUNS)) == 2
+    (tmp_path / "log.npy").write_bytes(b"")
+    with pytest.raises(UserError, match=r"log.npy is no .csv, .tsv or .npz file"):
+        read_episodes(tmp_path / "log.npy", RUNS)
+
+
 def test_rows_that_do_not_follow_one_another_are_refused(tmp_path: Path) -> None:
     states = np.arange(4.0).reshape(4, 1)
     np.savez(tmp_path / "log.npz", s=states, then=states + np.array([[1.0], [1.5], [1.0], [1.0]]), a=np.ones(4))

@@ -13,8 +13,8 @@ import torch
 
 from app import main as command
 from app import zoo_entry
-from zoo import Simulator, load, load_policy
-from zoo.entries import entries
+from zoo import Policy, Simulator, load, load_policy
+from zoo.entries import entries, write_manifest
 from zoo.ids import EntryId
 from zoo.outputs import differing_outputs
 from zoo.registration import register_environments
@@ -58,6 +58,27 @@ def test_a_run_is_published_fetched_shown_and_made_an_environment(
     assert zoo("push", "hopper/tiny-v0", "--as", "hopper/other-v0", "--to", tmp_path / "third") == 0
     assert zoo("push", "hopper/tiny-v0", "--as", "ant/tiny-v0", "--to", tmp_path / "third") == 2
     assert "hopper/tiny-v0 is for task hopper: name it hopper/tiny-v0" in capsys.readouterr().err
+
+
+def test_an_entry_that_comes_with_offsim_has_no_other_beside_it(
+    finished: Path, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert zoo("push", finished, "--as", "hopper/tiny-v0", "--to", place) == 0
+    assert zoo("push", finished, "--as", "hopper/tiny-v0", "--to", tmp_path / "shipped") == 0
+    assert zoo("pull", "hopper/tiny-v0", "--from", place) == 0  # the same
+    (tmp_path / "changed").mkdir()
+    shutil.copytree(finished, tmp_path / "changed" / "run")
+    figures = tmp_path / "changed" / "run" / "metrics.json"
+    figures.write_text(figures.read_text() + "\n")
+    capsys.readouterr()
+    assert zoo("push", tmp_path / "changed" / "run", "--as", "hopper/tiny-v0", "--to", tmp_path / "third") == 2
+    assert "hopper/tiny-v0 comes with offsim, and is another" in capsys.readouterr().err
+    assert zoo("push", tmp_path / "changed" / "run", "--as", "hopper/tiny-v1", "--to", tmp_path / "third") == 0
+    foreign = tmp_path / "third" / "hopper" / "tiny-v1"
+    write_manifest(foreign, EntryId.parse("hopper/tiny-v0"))
+    foreign.rename(foreign.with_name("tiny-v0"))
+    assert zoo("pull", "hopper/tiny-v0", "--from", tmp_path / "third") == 2
+    assert "hopper/tiny-v0 comes with offsim, and is another" in capsys.readouterr().err
 
 
 def test_what_is_published_is_what_the_run_holds(finished: Path, place: str, tmp_path: Path) -> None:
@@ -127,6 +148,17 @@ def test_what_cannot_be_published_is_refused(
     assert "it lacks task" in refused("push", run, "--as", "hopper/tiny-v0", "--to", place)
     (run / "metrics.json").write_text(json.dumps(figures))
     assert "there is no file or folder runs/none here" in refused("evaluate", "runs/none")
+    (run / "metrics.json").write_text(json.dumps(figures | {"data": None}))
+    assert "cannot read" in refused("evaluate", run)
+    (run / "metrics.json").write_text(json.dumps(figures))
+    Policy(2, [-1.0], [1.0]).save(run / "policy.safetensors")
+    for words in (["push", run, "--as", "hopper/tiny-v0", "--to", place], ["evaluate", run]):
+        assert "the policy 2 and 1: one of the files is of another run" in refused(*words)
+    shutil.copy(finished / "policy.safetensors", run)
+    (run / "card").write_text("a file")
+    assert "card cannot be a folder to write to" in refused("evaluate", run)
+    assert "is a folder: name a file" in refused("export", finished, "--to", tmp_path)
+    assert f"there is no folder {tmp_path / 'none'}" in refused("pull", "hopper/x", "--from", tmp_path / "none")
     simulator = Simulator.load(run / "simulator.safetensors")
     simulator.reward_learned = False
     simulator.save(run / "simulator.safetensors")

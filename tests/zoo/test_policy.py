@@ -213,6 +213,12 @@ def test_observations_are_taken_as_environments_give_them() -> None:
         torch.testing.assert_close(policy.act(given), policy.act(observation))
 
 
+@pytest.mark.parametrize("shape", [(1,), (5, 1), ()])
+def test_observations_of_another_width_are_refused(policy: Policy, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="observations have the shape"):
+        policy.act(torch.zeros(shape))
+
+
 def test_policies_that_differ_are_not_joined() -> None:
     policy = Policy(5, [-2.0, 0.0], [2.0, 1.0], (8,))
     with pytest.raises(ValueError, match=r"hidden_sizes of \[8\] and of \[4\] cannot be joined"):

@@ -35,6 +35,14 @@ def test_step_shapes_and_types(simulator: Simulator) -> None:
     assert info["uncertainty"].shape == (9,)
 
 
+def test_rows_of_another_width_are_refused(simulator: Simulator) -> None:
+    observation, action = simulator.reset(4), torch.zeros(4, simulator.action_size)
+    with pytest.raises(ValueError, match=r"actions have the shape \(4, 1\)"):
+        simulator.step(observation, action[:, :1])
+    with pytest.raises(ValueError, match=r"observations have the shape \(4, 1\)"):
+        simulator.step(observation[:, :1], action)
+
+
 def test_a_residual_transition_model_is_read_as_it_was_written(simulator: Simulator, tmp_path: Path) -> None:
     observation, action = simulator.reset(6, generator()), torch.zeros(6, 3)
     plain = simulator.transition

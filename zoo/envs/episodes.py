@@ -102,8 +102,11 @@ class Episodes:
         pushes: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if count < 1:
-            raise ValueError(f"{count} episodes cannot run: ask for one or more")
+        if not isinstance(count, int) or count < 1:
+            raise ValueError(f"{count} episodes cannot run: ask for a whole number, one or more")
+        for name, switch in (("deterministic", deterministic), ("uncertainty", uncertainty)):
+            if not isinstance(switch, bool):
+                raise ValueError(f"{name} is {switch!r}: give True or False")
         if horizon == "task":
             horizon = simulator.horizon if simulator.task is None else get_task(simulator.task).horizon
         self.horizon = _horizon(horizon)

@@ -327,6 +327,9 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
     ("options", "message"),
     [
         ({"num_envs": 0}, "0 episodes cannot run"),
+        ({"num_envs": 2.5}, "2.5 episodes cannot run"),
+        ({"deterministic": "no"}, "deterministic is 'no': give True or False"),
+        ({"uncertainty": 1}, "uncertainty is 1: give True or False"),
         ({"horizon": 0}, "a horizon of 0 steps"),
         ({"penalty": -1.0}, "would pay for uncertainty"),
         ({"penalty": float("nan")}, "or is no number"),
