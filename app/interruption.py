@@ -21,6 +21,7 @@ from app.errors import Interrupted
 from app.slurm import requeue_signal, save_for_next_job, waiting_checkpoint
 from lit_modules.parallel import tell_of_lost_process
 
+# That end a training in order; of several processes the first hands them on
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from app.allocator import keep_freed_memory
 from app.checkpoints import LAST
 from app.errors import Interrupted, UserError
+from app.interruption import SIGNALS
 from app.notices import set_up_warnings
 from app.orphans import end_with_pipe, end_with_starter, is_first
 from app.programs import finding_this_package
@@ -27,7 +28,7 @@ from lit_modules.method import RefusedCheckpoint
 from lit_modules.parallel import tell_of_lost_process
 from zoo.files import ModelFileError
 
-HANDED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+HANDED_ON = (*SIGNALS, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 # Of launchers, which started this command and not the processes of its trainings
 FOREIGN = ("LOCAL_RANK", "RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
