@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +146,8 @@ def _runs(names: Column) -> list[tuple[Any, NDArray[np.intp]]]:
 
 
 def _same(name: Any) -> str:
-    """A text that is the same for 0 and 0.0, however many digits they have."""
-    try:
-        return str(Decimal(str(name)).normalize())
-    except InvalidOperation:  # no number
-        return str(name)
+    """A text that is the same for 0 and 0.0; all else that looks like a number, such as 1e2, may be a name."""
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", str(name))
 
 
 def _read(path: Path) -> Mapping[str, Column]:

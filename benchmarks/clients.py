@@ -11,6 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,8 @@ def one_file(steps: int, seed: int, file: Path | None, **kwargs: Any) -> Act:
 
 
 CLIENTS: dict[str, Callable[..., Act]] = {
-    "sb3-sac": lambda steps, seed, file, **kwargs: sb3("SAC", steps, seed, file, **kwargs),
-    "sb3-ppo": lambda steps, seed, file, **kwargs: sb3("PPO", steps, seed, file, **kwargs),
+    "sb3-sac": partial(sb3, "SAC"),
+    "sb3-ppo": partial(sb3, "PPO"),
     "ppo-in-one-file": one_file,
 }
 

@@ -99,9 +99,10 @@ def test_numbers_of_episodes_may_be_written_in_any_way_but_not_left_out(log: Pat
 
 
 def test_long_numbers_of_episodes_are_not_rounded(tmp_path: Path) -> None:
-    rows = [f"20260101120000{end},{step},0,0,0,0" for end in ("0001", "0002") for step in range(3)]
+    names = ("202601011200000001", "202601011200000002", "1e2", "100", "1e9999999")  # the last ones are hexadecimal
+    rows = [f"{name},{step},0,0,0,0" for name in names for step in range(3)]
     (tmp_path / "log.CSV").write_text("\n".join([TABLE.splitlines()[0], *rows]))
-    assert len(read_episodes(tmp_path / "log.CSV", RUNS)) == 2
+    assert len(read_episodes(tmp_path / "log.CSV", RUNS)) == len(names)
     (tmp_path / "log.npy").write_bytes(b"")
     with pytest.raises(UserError, match=r"log.npy is no .csv, .tsv or .npz file"):
         read_episodes(tmp_path / "log.npy", RUNS)

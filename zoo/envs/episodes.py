@@ -102,7 +102,7 @@ class Episodes:
         pushes: float = 0.0,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not isinstance(count, int) or count < 1:
+        if _whole(count) < 1:
             raise ValueError(f"{count} episodes cannot run: ask for a whole number, one or more")
         for name, switch in (("deterministic", deterministic), ("uncertainty", uncertainty)):
             if not isinstance(switch, bool):
@@ -250,14 +250,19 @@ class Episodes:
         return torch.where(pushed, drawn, action)
 
 
+def _whole(value: object) -> int:
+    """A whole number of any type as a plain one, and 0 for what is none."""
+    try:
+        return 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return 0
+
+
 def _horizon(horizon: object) -> int | None:
     """A horizon as a plain number, or the refusal of what is none."""
     if horizon is None:
         return None
-    try:
-        steps = 0 if isinstance(horizon, bool) else operator.index(horizon)  # type: ignore[arg-type]
-    except TypeError:
-        steps = 0
+    steps = _whole(horizon)
     if steps < 1:
         raise ValueError(f"a horizon of {horizon!r} steps is none: name at least one, None for no limit, or task")
     return steps

@@ -43,17 +43,19 @@ class Renderer:
     """
 
     def __init__(self, simulator: Simulator, mode: str) -> None:
-        task = None if simulator.task is None else get_task(simulator.task)
-        if task is None or task.placement is None:
+        if not can_be_drawn(simulator):
             known = ", ".join(sorted(name for name, each in TASKS.items() if each.placement is not None))
             raise ValueError(
-                f"a Simulator of {'a task that is not known' if task is None else task.name} cannot be drawn: leave "
-                f"render_mode out. What can be drawn: {known}"
+                f"a Simulator of {simulator.task or 'a task that is not known'} cannot be drawn: leave render_mode "
+                f"out. What can be drawn: {known}"
             )
         if mode == "human" and sys.platform == "linux" and not os.environ.keys() & SCREENS:
             raise RuntimeError("there is no screen to draw on: use render_mode='rgb_array', which needs none")
         if mode == "rgb_array" and not os.environ.keys() & SCREENS:
             os.environ.setdefault("MUJOCO_GL", "egl")  # what draws without one; Gymnasium would look for a window
+        assert simulator.task is not None
+        task = get_task(simulator.task)
+        assert task.placement is not None
         self.placement = task.placement
         # By its name, since the camera that Gymnasium takes by default stands still
         self.environment: Any = task.make(render_mode=mode, camera_name="track").unwrapped

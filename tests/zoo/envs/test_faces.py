@@ -45,7 +45,7 @@ def test_gymnasium_expects_no_pictures_of_an_unknown_task(make: Any) -> None:
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", ".*observation space (min|max)imum value is -?infinity.*")
         check_env(gymnasium.make("zoo:OffSim/Simulator-v0", simulator=simulator).unwrapped)
-    assert SimulatorVectorEnv(simulator, 2).metadata["render_modes"] == []
+    assert SimulatorVectorEnv(simulator, np.int64(2)).metadata["render_modes"] == []
 
 
 def test_torchrl_finds_nothing_wrong(make: Any) -> None:
