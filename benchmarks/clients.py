@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 import zoo
 from benchmarks import ppo_in_one_file
 from zoo.episodes import run_episodes
+from zoo.simulator import AGGREGATIONS
 
 ENVIRONMENT = "zoo:OffSim/Simulator-v0"
-OPTIONS = ("penalty", "fading", "demonstrated_starts", "noise_scale", "pushes")  # of the environment
+OPTIONS = ("penalty", "fading", "demonstrated_starts", "noise_scale", "aggregation", "pushes")  # of the environment
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--fading", type=float, default=0.0, help="how fast reward fades with uncertainty, likewise")
     parser.add_argument("--demonstrated-starts", type=float, default=0.0, help="share of episodes, likewise")
     parser.add_argument("--noise-scale", type=float, help="share of the predicted deviation, likewise")
+    parser.add_argument("--aggregation", choices=AGGREGATIONS, help="who moves an episode, likewise")
     parser.add_argument("--pushes", type=float, default=0.0, help="share of steps at which a push begins, likewise")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--out", type=Path, help="JSON file to write; Stable-Baselines3's model goes beside it")
@@ -57,7 +59,13 @@ def main() -> None:
 
 
 def measure(
-    simulator: str, client: str, steps: int, seed: int, episodes: int, out: Path | None = None, **options: float | None
+    simulator: str,
+    client: str,
+    steps: int,
+    seed: int,
+    episodes: int,
+    out: Path | None = None,
+    **options: float | str | None,
 ) -> dict[str, Any]:
     """Train a client in a Simulator, and its returns there, in learned reward, and in the real task.
 

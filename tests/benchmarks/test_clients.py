@@ -32,7 +32,7 @@ def path(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("client", list(clients.CLIENTS))
 def test_a_client_trains_in_a_simulator_and_acts_in_the_real_task(path: str, client: str, tmp_path: Path) -> None:
-    options = {"penalty": 0.1, "fading": 0.1, "demonstrated_starts": 0.5, "pushes": 0.1}
+    options = {"penalty": 0.1, "fading": 0.1, "demonstrated_starts": 0.5, "pushes": 0.1, "aggregation": "fixed_member"}
     found = clients.measure(path, client, steps=150, seed=0, episodes=2, out=tmp_path / "found.json", **options)
     assert found["task"] == "hopper" and len(found["real_returns"]) == 2
     assert np.isfinite(found["real_mean"]) and np.isfinite(found["simulator_mean"])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.row_random import RowRandom
-from zoo.simulator import Simulator
+from zoo.simulator import Simulator, refuse_unknown_aggregation
 from zoo.tasks import get_task
 
 SEED_BITS = 62
@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     horizon: Horizon
     deterministic: bool
     noise_scale: float | None
+    aggregation: str | None
     uncertainty: bool
     penalty: float
     fading: float
@@ -74,6 +75,8 @@ class Episodes:
         deterministic: take the average of the members' means instead of a sample.
         noise_scale: share of the predicted deviation that a sample draws; ``None`` for the Simulator's own, which
             forecasts best. A learner that has met more noise than is likely falls less often.
+        aggregation: who moves an episode, see :class:`Simulator`; ``None`` for the Simulator's own. With
+            ``fixed_member`` a learner has to master what each member takes for the system, errors and all.
         uncertainty: say how far the ensemble can be trusted, in medians of its uncertainty on the training data: 1 is
             as usual. Without it a large batch takes a fraction of the time.
         penalty: what each median of uncertainty beyond the first takes off the reward. Going on may then pay less than
@@ -95,6 +98,7 @@ class Episodes:
         horizon: Horizon = "task",
         deterministic: bool = False,
         noise_scale: float | None = None,
+        aggregation: str | None = None,
         uncertainty: bool = True,
         penalty: float = 0.0,
         fading: float = 0.0,
@@ -127,6 +131,10 @@ class Episodes:
         self.pushes = pushes
         self.device = torch.device(device)
         self.simulator = self._here(simulator)
+        if aggregation is not None:
+            refuse_unknown_aggregation(aggregation)
+            self.simulator = copy.copy(self.simulator)  # the same networks, moved by others
+            self.simulator.aggregation = aggregation
         self.deterministic = deterministic
         self.noise_scale = noise_scale
         self.uncertainty = uncertainty

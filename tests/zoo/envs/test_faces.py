@@ -281,6 +281,21 @@ def test_options(make: Any) -> None:
         assert not np.allclose(second(noise_scale=own + 1.0, **options)[0], usual[0])
 
 
+@pytest.mark.parametrize("aggregation", ["fixed_member", "mean"])
+def test_who_moves_an_episode_may_be_chosen(make: Any, aggregation: str) -> None:
+    simulator = make()
+
+    def third(simulator: Any, **options: Any) -> Any:
+        environment = SimulatorVectorEnv(simulator, 50, **options)
+        environment.reset(seed=SEED)
+        return [environment.step(np.ones((50, 3), np.float32))[0] for _ in range(3)][-1]
+
+    chosen = third(simulator, aggregation=aggregation)
+    np.testing.assert_array_equal(chosen, third(make(aggregation=aggregation)))
+    assert not np.allclose(chosen, third(simulator))
+    assert simulator.aggregation == "random_member"  # others may use it
+
+
 @pytest.mark.parametrize(("low", "end", "zero"), [(-0.3, None, -0.3), (-0.3, -0.1, -0.1), (-np.inf, None, 0.0)])
 def test_the_reward_is_counted_from_what_ending_is_worth(make: Any, low: float, end: float | None, zero: float) -> None:
     simulator = make(end_reward=end)
@@ -337,6 +352,7 @@ def test_actions_are_brought_within_the_bounds_and_nonsense_is_refused(make: Any
         ({"fading": -1.0}, "a fading of -1.0 would pay for uncertainty"),
         ({"noise_scale": -1.0}, "a noise_scale of -1.0 is none"),
         ({"noise_scale": "much"}, "a noise_scale of much is none"),
+        ({"aggregation": "all"}, "unknown aggregation 'all': choose one of random_member"),
         ({"demonstrated_starts": 1.5}, "a share of 1.5 demonstrated_starts is none"),
         ({"demonstrated_starts": None}, "a share of None"),
         ({"pushes": 2}, "a share of 2 pushes is none"),
