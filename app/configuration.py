@@ -35,8 +35,9 @@ POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
 STAGES = ("behaviour_cloning", "simulator", "policy")
 # Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
 LATER = {"matmul_precision": "highest"}
-LATER_OF_POLICY = {"value_unit": None}
+LATER_OF_POLICY = {"value_unit": None, "aggregation": None, "loosen_below": None}
 ANCHOR = ("anchor_form", "anchor_tolerance")  # likewise, where nothing is anchored
+LOOSENING = ("loosened_hold", "judged_episodes")  # likewise, where no hold is loosened
 
 
 def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
@@ -45,7 +46,8 @@ def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
     policy = kept.get("policy") or {}
     if policy.get("model"):
         model = _without(policy["model"], LATER_OF_POLICY)
-        unsaid = ANCHOR if model.get("anchor_weight") == 0.0 else ()
+        unsaid: tuple[str, ...] = () if "loosen_below" in model else LOOSENING
+        unsaid += ANCHOR if model.get("anchor_weight") == 0.0 else ()
         kept["policy"] = {**policy, "model": {name: value for name, value in model.items() if name not in unsaid}}
     return kept
 

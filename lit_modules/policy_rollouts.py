@@ -52,7 +52,7 @@ class PolicyRollOuts(Method, ABC):
     def _draw_members(self, horizon: int, *shape: int) -> Tensor:
         """The member that moves each roll-out at each step, ``(H, *shape)``."""
         members = self.simulator.transition.members
-        if self.simulator.aggregation == "fixed_member":
+        if (self.hparams["aggregation"] or self.simulator.aggregation) == "fixed_member":
             return self.random.integers(members, 1, *shape).expand(horizon, *shape)
         return self.random.integers(members, horizon, *shape)
 

@@ -119,7 +119,7 @@ class ReplayLearner(SimulatorPolicy):
     # ------------------------------------------------------------------------------------------------------ training
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
-        logged: dict[str, Tensor] = {}
+        logged = self.judge_cloned()
         count, first, every = batch["all"].shape[0], 0, self.hparams["refresh_every"]
         while first < count:
             if self.updates % every == 0 or len(self.replay) == 0:
@@ -150,16 +150,19 @@ class ReplayLearner(SimulatorPolicy):
         self.loss.value_high.fill_(high)
 
     def draw_roll_outs(self, candidates: int = 1) -> tuple[Tensor, ...]:
-        starts, action_noise, *rest = super().draw_roll_outs(candidates)
+        starts, action_noise, members, step_noise = super().draw_roll_outs(candidates)
         if self.hparams["push_share"] > 0.0:
             steps, count, _ = action_noise.shape
             length = min(self.hparams["push_steps"], steps)
             first = self.random.integers(steps - length + 1, count)
             since = torch.arange(steps, device=first.device).unsqueeze(1) - first
-            pushed = self.random.uniform(count) < self.hparams["push_share"]
+            pushed = self.random.uniform(count) < (0.0 if self.loosened else self.hparams["push_share"])
             during = pushed & (since >= 0) & (since < length)
             action_noise = torch.where(during.unsqueeze(-1), PUSH * action_noise.sign(), action_noise)
-        return (starts, action_noise, *rest)
+        if self.loosened and candidates > 1:
+            # All the same, and not fewer: seeds that are trained together have tensors of one shape
+            members, step_noise = members[:, :1].expand_as(members), step_noise[:, :1].expand_as(step_noise)
+        return starts, action_noise, members, step_noise
 
     def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
         """The candidate of the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``; ends have their own value."""
@@ -270,7 +273,7 @@ class ReplayLearner(SimulatorPolicy):
         doubt = self.hparams["anchor_form"] == DOUBT
         hold = inputs["uncertainty"] / self.uncertainty_unit if doubt else inputs["anchor_hold"]
         anchor = (hold * distance).mean()
-        return total + self.hparams["anchor_weight"] * anchor, {**logged, "anchor": anchor.detach()}
+        return total + self.hparams["anchor_weight"] * self.hold * anchor, {**logged, "anchor": anchor.detach()}
 
     def update(self, inputs: dict[str, Tensor]) -> Conversation:
         """One update on the inputs of one."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss, refuse_unknown_form
+from lit_modules.hold import demonstrated_return, hold_of
 from lit_modules.parallel import averaged
 from lit_modules.policy_rollouts import PolicyRollOuts
 from lit_modules.ranges import refuse_outside
@@ -28,6 +30,7 @@ from zoo.tasks import get_task
 
 PENALTY, FADING = "penalty", "fading"
 EXPLODED = 100.0  # times what rewards can add up to; what doubt and entropy add stays far below
+BY_ONE_MEMBER = ("random_member", "fixed_member")
 PENALTY_TUNING = Tuning(start=0.3, low=1e-3, high=30.0)
 
 
@@ -47,6 +50,9 @@ class SimulatorPolicy(PolicyRollOuts):
         initial_start_share: share that starts where episodes begin; the rest start anywhere in the data.
         noise_scale: share of the predicted deviation that roll-outs draw; ``None`` as much as the Simulator does of its
             own. A policy that has met more than is likely falls less often.
+        aggregation: ``random_member``: at each step of a roll-out another member moves it; ``fixed_member``: the same
+            at all of them, so that the policy has to master what each takes for the system, errors and all; ``None``:
+            as the Simulator does of its own.
         gamma: discount.
         reward_scale: kappa, multiplies the Simulator's reward (expert mean 1), so that values are of order
             ``kappa / (1 - gamma)``.
@@ -70,6 +76,12 @@ class SimulatorPolicy(PolicyRollOuts):
         join_cloned: that policy is averaged, network by network, with the cloned one it started from, if that one has
             at least this share of its return in the Simulator; ``None`` never joins them. What a policy has learned
             where the simulator is wrong the cloned one has not; but one that fails spoils what the policy has learned.
+        loosen_below: share of the demonstrations' learned return (of their length, where the reward is yet to be
+            learned) below which the cloned policy fails in the Simulator. What holds the learner to it is loosened
+            then, learners from a replay buffer leave out pushes and the choice among next states, and the two policies
+            are joined only if that returns more there. ``None`` never loosens.
+        loosened_hold: share of the holds' weights that is left then.
+        judged_episodes: episodes in the Simulator by which that is judged.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
         snapshots: folder for the snapshots.
         validation_episodes: episodes in the Simulator per validation.
@@ -89,6 +101,7 @@ class SimulatorPolicy(PolicyRollOuts):
     cut: Tensor
     uncertainty_unit: Tensor
     uncertainty_weight: Tensor
+    hold: Tensor  # share of the weights of what holds to the cloned policy
 
     remedy = "Lower the learning rates or reward_scale."
 
@@ -105,6 +118,7 @@ class SimulatorPolicy(PolicyRollOuts):
         expert_start_share: float = 0.5,
         initial_start_share: float = 0.0,
         noise_scale: float | None = 1.0,
+        aggregation: str | None = None,
         gamma: float = 0.99,
         reward_scale: float = 0.1,
         uncertainty_weight: float | str = 0.5,
@@ -120,6 +134,9 @@ class SimulatorPolicy(PolicyRollOuts):
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
         join_cloned: float | None = 0.5,
+        loosen_below: float | None = 0.6,
+        loosened_hold: float = 0.01,
+        judged_episodes: int = 100,
         snapshot_every: int = 0,
         snapshots: str = "snapshots",
         validation_episodes: int = 20,
@@ -136,6 +153,8 @@ class SimulatorPolicy(PolicyRollOuts):
             raise ValueError(f"uncertainty_weight is {uncertainty_weight!r}: give a number, or {TUNED}")
         if uncertainty_form not in (PENALTY, FADING):
             raise ValueError(f"unknown uncertainty_form {uncertainty_form!r}: choose {PENALTY} or {FADING}")
+        if aggregation not in (None, *BY_ONE_MEMBER):
+            raise ValueError(f"unknown aggregation {aggregation!r}: choose {' or '.join(BY_ONE_MEMBER)}, or null")
         # Of the subclasses' constructors as well
         self.save_hyperparameters()
         refuse_outside(self.hparams)
@@ -146,11 +165,16 @@ class SimulatorPolicy(PolicyRollOuts):
                 "the reward of the simulator was never trained: give its stage more updates than its "
                 "pretraining_updates, or choose the method OfflineMLIRL, which learns a reward of its own"
             )
+        if aggregation is not None and self.simulator.aggregation == "mean":
+            raise ValueError(
+                f"the simulator is moved by the mean of its members, so no single one can move roll-outs: leave "
+                f"aggregation {aggregation} out, or give the simulator another aggregation"
+            )
         self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
         # In a list, and so no part of the module, as it is never trained
-        self._cloned = [] if cloned_policy is None or join_cloned is None else [copy.deepcopy(self.averaged_policy)]
+        self._cloned = [] if cloned_policy is None else [copy.deepcopy(self.averaged_policy)]
         self._judged: tuple[int, bool] = (0, True)  # after how many updates the cloned policy was, and how
         # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
         # one for dying, whatever constant is added to it.
@@ -160,6 +184,8 @@ class SimulatorPolicy(PolicyRollOuts):
         unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
         self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
         self.register_buffer("uncertainty_weight", PENALTY_TUNING.initial(uncertainty_weight), persistent=False)
+        self.register_buffer("hold", torch.tensor(1.0), persistent=False)
+        self._hold_judged = cloned_policy is None or loosen_below is None
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -207,34 +233,73 @@ class SimulatorPolicy(PolicyRollOuts):
         policy.normalizer.load_state_dict(simulator.transition.observation_normalizer.state_dict())
         return policy
 
+    @property
+    def loosened(self) -> bool:
+        """Whether the cloned policy fails in the Simulator, so that little holds the learner to it."""
+        return bool(self.hold < 1.0)
+
+    def judge_cloned(self) -> dict[str, Tensor]:
+        """Decide, once, how firmly the cloned policy is held; what is logged of it."""
+        if self._hold_judged:
+            return {}
+        self._hold_judged = True
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        reward = None if self.learns_reward else self.simulator.reward
+        judged = self._returns(self.simulator, *self._cloned, episodes=self.hparams["judged_episodes"])[0]
+        figures = {
+            "cloned/demonstrated": demonstrated_return(reward, data.expert_train, self._validation_steps()),
+            "cloned/earned": judged["length" if reward is None else "return"],
+        }
+        measured = [self.hold.new_tensor(value) for value in figures.values()]
+        if self.parallel:  # the same decision everywhere, whatever part of the data a process has
+            measured = averaged(measured)
+        demonstrated, earned = map(float, measured)
+        below, loosened = self.hparams["loosen_below"], self.hparams["loosened_hold"]
+        self.hold.fill_(hold_of(earned, demonstrated, below, loosened))
+        if self.loosened:
+            warnings.warn(
+                f"the cloned policy has {earned / demonstrated:.2f} of what the demonstrations have in the Simulator, "
+                f"less than {below:g} (loosen_below), so it fails there: the policy is held to it by {loosened:g} of "
+                "the usual weights (loosened_hold)",
+                stacklevel=2,
+            )
+        return dict(zip(figures, measured, strict=True))
+
     def finished_policy(self, data: Any) -> Policy:
         """What comes out: the running average of the policy, averaged with the cloned one if that is worth it.
 
         Args:
             data: the data module.
         """
-        if not self._cloned:
+        if not self._cloned or self.hparams["join_cloned"] is None:
             return self.averaged_policy
         if self._judged[0] != self.updates:
-            self._judged = (self.updates, self._cloned_is_worth_it(data))
+            self._judged = (self.updates, self._worth_joining(data))
         return joined(self.averaged_policy, self._cloned[0]) if self._judged[1] else self.averaged_policy
 
-    def _cloned_is_worth_it(self, data: Any) -> bool:
-        cloned, learned = (
-            figures["return"]
-            for figures in self._returns(self.learned_simulator(data), *self._cloned, self.averaged_policy)
-        )
-        return cloned >= learned - (1.0 - self.hparams["join_cloned"]) * abs(learned)
+    def _worth_joining(self, data: Any) -> bool:
+        simulator, cloned, learned = self.learned_simulator(data), self._cloned[0], self.averaged_policy
+        if self.loosened:
+            both, alone = self._returns(
+                simulator, joined(learned, cloned), learned, episodes=self.hparams["judged_episodes"]
+            )
+            return both["return"] > alone["return"]
+        theirs, own = (figures["return"] for figures in self._returns(simulator, cloned, learned))
+        return theirs >= own - (1.0 - self.hparams["join_cloned"]) * abs(own)
 
-    def _returns(self, simulator: Simulator, *policies: Policy) -> list[dict[str, float]]:
-        """:func:`simulator_returns`, always of the same episodes."""
+    def _returns(self, simulator: Simulator, *policies: Policy, episodes: int | None = None) -> list[dict[str, float]]:
+        """:func:`simulator_returns`, always of the same episodes, ``validation_episodes`` if not said."""
         return simulator_returns(
             simulator,
             [policy.to(self.device) for policy in policies],
-            self.hparams["validation_episodes"],
-            min(self.hparams["validation_horizon"], self._longest_episode()),
+            episodes or self.hparams["validation_episodes"],
+            self._validation_steps(),
             torch.Generator(self.device).manual_seed(0),
         )
+
+    def _validation_steps(self) -> int:
+        """Steps after which an episode of validation is truncated."""
+        return int(min(self.hparams["validation_horizon"], self._longest_episode()))
 
     def _longest_episode(self) -> float:
         """Steps after which the system's own episodes end at the latest."""
@@ -319,7 +384,7 @@ class SimulatorPolicy(PolicyRollOuts):
         """A loss and what is logged of it, with the regulariser that :meth:`propose` returned."""
         if cloning is None:
             return total, logged
-        return total + self.hparams["cloning_weight"] * cloning, {**logged, "cloning": cloning.detach()}
+        return total + self.hparams["cloning_weight"] * self.hold * cloning, {**logged, "cloning": cloning.detach()}
 
     def actor_rate(self) -> float:
         """The actor's learning rate now."""
@@ -340,10 +405,13 @@ class SimulatorPolicy(PolicyRollOuts):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["uncertainty_weight"] = self.uncertainty_weight.clone()
+        checkpoint["hold"], checkpoint["hold_judged"] = self.hold.clone(), self._hold_judged
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.uncertainty_weight.copy_(checkpoint["uncertainty_weight"])
+        self.hold.copy_(checkpoint["hold"])
+        self._hold_judged = checkpoint["hold_judged"]
 
     # ---------------------------------------------------------------------------------------------------- validation
 

@@ -82,6 +82,7 @@ class SimulatorPPO(SimulatorPolicy):
         uncertainty_tolerance: float = 0.0,
         uncertainty_cut: float | None = 0.99,
         cloning_weight: float = 1.0,
+        loosen_below: float | None = None,
         **settings: Any,
     ) -> None:
         # Other defaults than those of learners from a buffer: its advantages have deviation 1 whatever values are
@@ -96,6 +97,7 @@ class SimulatorPPO(SimulatorPolicy):
             uncertainty_tolerance=uncertainty_tolerance,
             uncertainty_cut=uncertainty_cut,
             cloning_weight=cloning_weight,
+            loosen_below=loosen_below,
             **settings,
         )
         if deviation is not None:
@@ -135,7 +137,7 @@ class SimulatorPPO(SimulatorPolicy):
     # ------------------------------------------------------------------------------------------------------ training
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
-        logged: dict[str, Tensor] = {}
+        logged = self.judge_cloned()
         for expert in batch["expert"].unbind(0):
             if self.hands is None or self.played == len(self.hands[0]):
                 logged.update((yield from self.roll_out()))

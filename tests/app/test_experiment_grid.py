@@ -224,4 +224,8 @@ def test_settings_of_an_anchor_say_nothing_without_one() -> None:
     assert comparable(anchored) == anchored
     assert comparable(settings(anchor_weight=1.0, value_unit=None)) == settings(anchor_weight=1.0)
     assert comparable(settings(anchor_weight=1.0, value_unit=3.0)) == settings(anchor_weight=1.0, value_unit=3.0)
+    held = settings(anchor_weight=1.0, loosen_below=None, loosened_hold=0.01, judged_episodes=100, aggregation=None)
+    assert comparable(held) == settings(anchor_weight=1.0)
+    loosened = settings(anchor_weight=1.0, loosen_below=0.6, loosened_hold=0.01, judged_episodes=100)
+    assert comparable(loosened) == loosened
     assert comparable({"stages": [], "matmul_precision": "highest"}) == {"stages": []}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from zoo import Simulator
+from zoo import Policy, Simulator
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
 from zoo.termination import TerminationModel
@@ -60,6 +60,12 @@ class Steering:
         }
         return TensorDict({"observation": observation, "action": action, "next": following}, batch_size=list(rows))
 
+    def episode(self, steps: int) -> TensorDict:
+        """Demonstrations of one episode."""
+        table = self.table(steps)
+        table["episode"], table["step"] = torch.zeros(steps, dtype=torch.long), torch.arange(steps)
+        return table
+
     def learner(self, method: type, **settings: Any) -> Any:
         """A small module of a method, with data, that trains without a Trainer."""
         sizes: dict[str, Any] = {
@@ -68,10 +74,11 @@ class Steering:
             "starts": 50,
             "cloning_weight": 0.0,
             "noise_scale": None,
+            "loosen_below": None,
         }
         module = method(str(self.path), **{**sizes, "uncertainty_cut": None, "gamma": 0.9, **settings})
         data = SimpleNamespace(
-            expert_train=self.table(50), diverse_train=self.table(50), streams={"expert": 8, "all": 8}
+            expert_train=self.episode(50), diverse_train=self.table(50), streams={"expert": 8, "all": 8}
         )
         module._trainer = SimpleNamespace(datamodule=data, is_global_zero=True)
         made = module.configure_optimizers()
@@ -94,6 +101,13 @@ class Steering:
 @pytest.fixture
 def steering(tmp_path: Path) -> Steering:
     return Steering(tmp_path)
+
+
+@pytest.fixture
+def cloned_policy(tmp_path: Path) -> str:
+    torch.manual_seed(3)
+    Policy(1, [-1.0], [1.0], (8,)).save(tmp_path / "cloned.safetensors")
+    return str(tmp_path / "cloned.safetensors")
 
 
 @pytest.fixture

@@ -103,10 +103,11 @@ def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
 
 
 def td3(folder: Path, seed: int, **settings: Any) -> Method:
-    """Held by a cloned policy of its own."""
+    """Held by a cloned policy of its own, which fails in the Simulator of the last seed."""
     cloned = folder / f"{seed}-cloned.safetensors"
     Policy(SIZE, LOW, HIGH, (8,), members=2).save(cloned)
-    return policy(folder, seed, SimulatorTD3, actor_every=3, cloned_policy=str(cloned), anchor_weight=5.0, **settings)
+    held = {"cloned_policy": str(cloned), "anchor_weight": 5.0, "loosen_below": 0.95, "validation_horizon": 2}
+    return policy(folder, seed, SimulatorTD3, actor_every=3, **held, **settings)
 
 
 def ppo(folder: Path, seed: int, **settings: Any) -> Method:
@@ -131,6 +132,14 @@ def attach(module: Any, optimizers: Any) -> None:
     ]
     module.optimizers = lambda: wrapped
     module.manual_backward = lambda loss: loss.backward()
+
+
+def test_seeds_differ_in_what_holds_them(tmp_path: Path) -> None:
+    learners: list[Any] = [module for module, _ in build(td3, tmp_path)]
+    with pytest.warns(UserWarning, match="fails there"):
+        earned = [module.judge_cloned() for module in learners]
+    assert [module.loosened for module in learners] == [False, False, True]
+    assert all(len(each) == 2 for each in earned)
 
 
 @pytest.mark.parametrize("graphs", [False, True])

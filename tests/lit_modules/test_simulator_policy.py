@@ -79,13 +79,6 @@ def test_the_actors_rate_stays_unless_both_settings_ask(steering: Any, settings:
     assert rate(module, module.policy.network.parameters()) == 1e-2
 
 
-@pytest.fixture
-def cloned_policy(tmp_path: Path) -> str:
-    torch.manual_seed(3)
-    Policy(1, [-1.0], [1.0], (8,)).save(tmp_path / "cloned.safetensors")
-    return str(tmp_path / "cloned.safetensors")
-
-
 @pytest.mark.parametrize(("method", "objective"), [(SimulatorSAC, "objective"), (SimulatorTD3, "actor_objective")])
 def test_the_anchor_holds_as_hard_as_the_simulator_is_uncertain(
     steering: Any, cloned_policy: str, method: type, objective: str
