@@ -24,6 +24,7 @@ from app.checkpoints import LAST, WholeCheckpointIO
 from app.errors import UserError
 from app.interruption import SaveWhenInterrupted
 from app.progress import training_progress
+from lit_modules.compilation import CHOICES
 from lit_modules.online_sac import SEEDS_APART, OnlineSAC
 from zoo.episodes import Episode, interleaved_episodes
 
@@ -178,6 +179,8 @@ def read_settings(task: str, path: str | None = None) -> dict[str, Any]:
 def _fits(value: Any, default: Any) -> bool:
     if isinstance(default, tuple):
         return isinstance(value, list) and bool(value) and all(_fits(item, 1) for item in value)
+    if isinstance(default, str):  # `compile` alone
+        return value in CHOICES
     if isinstance(default, bool):
         return isinstance(value, bool)
     kinds = (int, float) if isinstance(default, float) else int
@@ -199,7 +202,8 @@ def claim_folder(folder: Path, task: str, seed: int, settings: dict[str, Any], r
     written = {"task": task, "seed": seed} | {name: value for name, value in settings.items() if name != "iterations"}
     file = folder / "run.json"
     if file.exists():
-        found = json.loads(file.read_text())["settings"]
+        # What was not a setting yet was as it is here
+        found = {"compile": "never"} | json.loads(file.read_text())["settings"]
         differing = sorted(name for name in written | found if written.get(name) != found.get(name))
         if differing:
             raise UserError(

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from tensordict import TensorDict
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 
-from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, QNetwork
+from lit_modules.compilation import compiled
+from lit_modules.critic import BatchedSACLoss, ForeachSoftUpdate, Layers, QNetwork, plain_rows
 from zoo.episodes import policy_actions, run_episodes
 from zoo.policy import Policy
 from zoo.resumable import Resumable
@@ -48,12 +50,13 @@ class OnlineSAC(lightning.LightningModule):
         tau: share of the critics mixed into their targets after each update.
         evaluate_every: iterations between evaluations, each of which keeps a snapshot of the policy.
         evaluation_episodes: deterministic episodes per evaluation.
+        compile: whether the losses go through ``torch.compile``, see ``lit_modules.compilation``.
         snapshots: folder for the snapshots.
         seed: seed of environments and exploration.
 
     Raises:
         KeyError: if the task is unknown.
-        ValueError: if the buffer does not hold equally many transitions of each copy.
+        ValueError: if the buffer does not hold equally many transitions of each copy, or ``compile`` is unknown.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class OnlineSAC(lightning.LightningModule):
         tau: float = 0.005,
         evaluate_every: int = 10,
         evaluation_episodes: int = 10,
+        compile: str = "never",
         snapshots: str = "snapshots",
         seed: int = 0,
     ) -> None:
@@ -88,6 +92,7 @@ class OnlineSAC(lightning.LightningModule):
         critic = QNetwork(self.task.observation_size, self.task.action_size, hidden_sizes, layer_norm=layer_norm)
         self.loss = BatchedSACLoss(self.policy, critic, gamma=gamma, target_entropy=-float(self.task.action_size))
         self.target_update = ForeachSoftUpdate(self.loss, tau=tau)
+        self._objective = compiled(self.objective, compile)
         self.replay = TensorDictReplayBuffer(storage=LazyTensorStorage(buffer_size), batch_size=batch_size)
         self.episodes_started = 0
         self.vector_steps = 0
@@ -122,7 +127,7 @@ class OnlineSAC(lightning.LightningModule):
     def training_step(self, batch: Any, batch_index: int) -> None:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        losses: TensorDict | None = None
+        losses: dict[str, Tensor] = {}
         for _ in range(self.hparams["steps_per_iteration"]):
             self._step_environments()
             if self.vector_steps <= self.hparams["warmup_steps"]:
@@ -130,8 +135,7 @@ class OnlineSAC(lightning.LightningModule):
             for _ in range(self.hparams["updates_per_step"]):
                 losses = self._update(optimizer.optimizer)
         optimizer.step()  # counts the iteration for Lightning; no gradients are left to apply
-        if losses is not None:
-            self.log_dict({f"train/{name}": value.item() for name, value in losses.items()})
+        self.log_dict({f"train/{name}": value.item() for name, value in losses.items()})
         if (self.global_step % self.hparams["evaluate_every"]) == 0:
             self._evaluate()
 
@@ -170,15 +174,25 @@ class OnlineSAC(lightning.LightningModule):
             )
         )
 
-    def _update(self, optimizer: torch.optim.Optimizer) -> TensorDict:
-        losses = self.loss(self.replay.sample())
+    def _update(self, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+        sampled = self.replay.sample()
+        rows = plain_rows(sampled) | {"noise": torch.randn_like(sampled["action"])}
+        total, losses = self._objective(rows, self.loss.critic_layers(), self.loss.target_layers())
         optimizer.zero_grad(set_to_none=True)
-        (losses["loss_actor"] + losses["loss_qvalue"] + losses["loss_alpha"]).backward()
+        total.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.target_update.step()
         self.updates += 1
         return losses
+
+    def objective(
+        self, rows: dict[str, Tensor], critics: Layers, targets: Layers
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum that an update differentiates, and its parts, see ``BatchedSACLoss.losses``."""
+        losses = self.loss.losses(rows, self.policy(rows["observation"]), critics, targets)
+        total = losses["loss_actor"] + losses["loss_qvalue"] + losses["loss_alpha"]
+        return total, {name: value.detach() for name, value in losses.items()}
 
     def _evaluate(self) -> None:
         episodes = run_episodes(

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app import collect
-from app.collect_expert import Training, read_settings
+from app.collect_expert import Training, claim_folder, read_settings
 from app.collect_mixed import Mixture
 from app.collect_record import datasets_in, new_dataset, repack
 from app.errors import Interrupted, UserError
@@ -258,6 +258,17 @@ def test_another_seed_does_not_continue_this_run(collected: Path) -> None:
         collect_with(collected, "--seed", "1", "--namespace", "other")
 
 
+def test_a_run_of_before_compile_was_a_setting_goes_on(collected: Path, tmp_path: Path) -> None:
+    shutil.copytree(collected / "run", tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    run = json.loads(file.read_text())
+    del run["settings"]["compile"]
+    file.write_text(json.dumps(run))
+    claim_folder(tmp_path / "run", "hopper", 0, run["settings"] | {"compile": "never"}, "another name")
+    with pytest.raises(UserError, match="another compile"):
+        claim_folder(tmp_path / "run", "hopper", 0, run["settings"] | {"compile": "auto"}, "another name")
+
+
 def test_a_damaged_checkpoint_and_a_missing_snapshot_are_named(collected: Path, tmp_path: Path) -> None:
     shutil.copytree(collected / "run", tmp_path / "run")
     words = ("--levels", "expert", "--namespace", "other")
@@ -345,7 +356,8 @@ def test_the_shipped_settings_are_the_defaults() -> None:
     settings = read_settings("hopper")
     assert settings["iterations"] == 1000 and settings["checkpoint_every"] == 50
     module = OnlineSAC("hopper", buffer_size=4)
-    for name in settings.keys() - {"iterations", "checkpoint_every", "buffer_size"}:
+    assert settings["compile"] == "auto"
+    for name in settings.keys() - {"iterations", "checkpoint_every", "buffer_size", "compile"}:
         value = module.hparams[name]
         assert settings[name] == (list(value) if isinstance(value, tuple) else value), name
     collected_rows = settings["iterations"] * settings["steps_per_iteration"] * settings["environments"]
@@ -359,6 +371,8 @@ def test_the_shipped_settings_are_the_defaults() -> None:
         ("gamma: high", "gamma is 'high'"),
         ("environments: true", "environments is True"),
         ("hidden_sizes: 8", "hidden_sizes is 8"),
+        ("compile: fast", "compile is 'fast'"),
+        ("compile: [never]", r"compile is \['never'\]"),
         ("- 1", "one setting per line"),
         ("a: [", "not a YAML file"),
     ],
