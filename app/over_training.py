@@ -15,11 +15,12 @@ from app.finished_run import FinishedRun
 from app.rollouts import RollOut, recorded, roll_out
 from app.verdict import Figures, as_json, judge
 from lit_modules.diagnostics import spread
+from lit_modules.hold import demonstrated_return
 from zoo import Policy
 from zoo.episodes import Episode
 
 SIMULATED_EPISODES = 20
-REWARD_ROWS = 10_000  # recorded rows whose reward is computed at once
+REWARD_ROWS = 10_000  # recorded rows of which the mean reward is taken
 
 
 def diagnose_training(
@@ -72,15 +73,18 @@ def diagnose_training(
 
 def measure_references(run: FinishedRun, coverage: Coverage) -> dict[str, Any]:
     """What the figures of a policy are to be compared with."""
-    rewards = {"expert": torch.cat([_rewards(run, part) for part in run.data.expert_train.split(REWARD_ROWS)])}
+    rewards = {"expert": _rewards(run, spread(run.data.expert_train, REWARD_ROWS))}
     if run.data.diverse_train is not None:
         rewards["diverse"] = _rewards(run, spread(run.data.diverse_train, REWARD_ROWS))
     run.data.release()
-    episodes = run.data.expert_train["episode"].unique()
+    demonstrated = {
+        name: demonstrated_return(reward, run.data.expert_train, run.task.horizon)
+        for name, reward in (("return", run.simulator.reward), ("length", None))
+    }
     return {
         "expert_return": recorded_returns(run.configuration.data.expert)["mean"],
-        "expert_learned_return": float(rewards["expert"].sum()) / len(episodes),
-        "expert_length": len(run.data.expert_train) / len(episodes),
+        "expert_learned_return": demonstrated["return"],
+        "expert_length": demonstrated["length"],
         "learned_reward": {name: float(values.mean()) for name, values in rewards.items()},
         "held_out_distance": coverage.held_out_distance,
         "uncertainty_units": coverage.uncertainty_units,

@@ -42,10 +42,10 @@ def hold_of(earned: float, demonstrated: float, loosen_below: float | None, loos
     """Share of the holds' weights that a cloned policy deserves: all of it, or ``loosened_hold`` where it fails.
 
     Args:
-        earned: what it returns in the Simulator.
+        earned: what it returns in the Simulator; what is not a number fails.
         demonstrated: what the demonstrations return.
         loosen_below: share of that below which it fails; ``None``: it never does.
         loosened_hold: see above.
     """
-    fails = loosen_below is not None and demonstrated > 0.0 and earned < loosen_below * demonstrated
+    fails = loosen_below is not None and demonstrated > 0.0 and not earned >= loosen_below * demonstrated
     return loosened_hold if fails else 1.0

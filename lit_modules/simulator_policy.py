@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,24 +16,20 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss, refuse_unknown_form
-from lit_modules.hold import demonstrated_return, hold_of
+from lit_modules.cloned_start import ClonedStart
 from lit_modules.parallel import averaged
-from lit_modules.policy_rollouts import PolicyRollOuts
 from lit_modules.ranges import refuse_outside
 from lit_modules.rows import require_streams
-from lit_modules.simulator_returns import simulator_returns
 from lit_modules.tuned_weight import TUNED, Tuning
-from zoo.policy import Policy, joined
-from zoo.simulator import Simulator
-from zoo.tasks import get_task
+from zoo.policy import Policy
+from zoo.simulator import BY_ONE_MEMBER, Simulator
 
 PENALTY, FADING = "penalty", "fading"
 EXPLODED = 100.0  # times what rewards can add up to; what doubt and entropy add stays far below
-BY_ONE_MEMBER = ("random_member", "fixed_member")
 PENALTY_TUNING = Tuning(start=0.3, low=1e-3, high=30.0)
 
 
-class SimulatorPolicy(PolicyRollOuts):
+class SimulatorPolicy(ClonedStart):
     """A policy trained inside a frozen Simulator; how it learns is the subclass's.
 
     Args:
@@ -92,7 +87,6 @@ class SimulatorPolicy(PolicyRollOuts):
     """
 
     streams: ClassVar[tuple[str, ...]] = ("expert", "all")  # of the data, that an update reads
-    learns_reward = False  # of its own, in place of the simulator's
 
     loss: Any  # the subclass's, with the ``normalizer`` of what its critics see
 
@@ -101,7 +95,6 @@ class SimulatorPolicy(PolicyRollOuts):
     cut: Tensor
     uncertainty_unit: Tensor
     uncertainty_weight: Tensor
-    hold: Tensor  # share of the weights of what holds to the cloned policy
 
     remedy = "Lower the learning rates or reward_scale."
 
@@ -173,9 +166,7 @@ class SimulatorPolicy(PolicyRollOuts):
         self._refuse_other_spaces(observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
-        # In a list, and so no part of the module, as it is never trained
-        self._cloned = [] if cloned_policy is None else [copy.deepcopy(self.averaged_policy)]
-        self._judged: tuple[int, bool] = (0, True)  # after how many updates the cloned policy was, and how
+        self.keep_cloned(None if cloned_policy is None else copy.deepcopy(self.averaged_policy))
         # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
         # one for dying, whatever constant is added to it.
         self.register_buffer("end_value", torch.tensor(self.value_range[0]), persistent=False)
@@ -184,8 +175,6 @@ class SimulatorPolicy(PolicyRollOuts):
         unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
         self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
         self.register_buffer("uncertainty_weight", PENALTY_TUNING.initial(uncertainty_weight), persistent=False)
-        self.register_buffer("hold", torch.tensor(1.0), persistent=False)
-        self._hold_judged = cloned_policy is None or loosen_below is None
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -232,88 +221,6 @@ class SimulatorPolicy(PolicyRollOuts):
         policy = Policy(simulator.observation_size, simulator.action_low, simulator.action_high, hidden_sizes)
         policy.normalizer.load_state_dict(simulator.transition.observation_normalizer.state_dict())
         return policy
-
-    @property
-    def loosened(self) -> bool:
-        """Whether the cloned policy fails in the Simulator, so that little holds the learner to it."""
-        return bool(self.hold < 1.0)
-
-    def judge_cloned(self) -> dict[str, Tensor]:
-        """Decide, once, how firmly the cloned policy is held; what is logged of it."""
-        if self._hold_judged:
-            return {}
-        self._hold_judged = True
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        reward = None if self.learns_reward else self.simulator.reward
-        judged = self._returns(self.simulator, *self._cloned, episodes=self.hparams["judged_episodes"])[0]
-        figures = {
-            "cloned/demonstrated": demonstrated_return(reward, data.expert_train, self._validation_steps()),
-            "cloned/earned": judged["length" if reward is None else "return"],
-        }
-        measured = [self.hold.new_tensor(value) for value in figures.values()]
-        if self.parallel:  # the same decision everywhere, whatever part of the data a process has
-            measured = averaged(measured)
-        demonstrated, earned = map(float, measured)
-        below, loosened = self.hparams["loosen_below"], self.hparams["loosened_hold"]
-        self.hold.fill_(hold_of(earned, demonstrated, below, loosened))
-        if self.loosened:
-            warnings.warn(
-                f"the cloned policy has {earned / demonstrated:.2f} of what the demonstrations have in the Simulator, "
-                f"less than {below:g} (loosen_below), so it fails there: the policy is held to it by {loosened:g} of "
-                "the usual weights (loosened_hold)",
-                stacklevel=2,
-            )
-        return dict(zip(figures, measured, strict=True))
-
-    def finished_policy(self, data: Any) -> Policy:
-        """What comes out: the running average of the policy, averaged with the cloned one if that is worth it.
-
-        Args:
-            data: the data module.
-        """
-        if not self._cloned or self.hparams["join_cloned"] is None:
-            return self.averaged_policy
-        if self._judged[0] != self.updates:
-            self._judged = (self.updates, self._worth_joining(data))
-        return joined(self.averaged_policy, self._cloned[0]) if self._judged[1] else self.averaged_policy
-
-    def _worth_joining(self, data: Any) -> bool:
-        simulator, cloned, learned = self.learned_simulator(data), self._cloned[0], self.averaged_policy
-        if self.loosened:
-            both, alone = self._returns(
-                simulator, joined(learned, cloned), learned, episodes=self.hparams["judged_episodes"]
-            )
-            return both["return"] > alone["return"]
-        theirs, own = (figures["return"] for figures in self._returns(simulator, cloned, learned))
-        return theirs >= own - (1.0 - self.hparams["join_cloned"]) * abs(own)
-
-    def _returns(self, simulator: Simulator, *policies: Policy, episodes: int | None = None) -> list[dict[str, float]]:
-        """:func:`simulator_returns`, always of the same episodes, ``validation_episodes`` if not said."""
-        return simulator_returns(
-            simulator,
-            [policy.to(self.device) for policy in policies],
-            episodes or self.hparams["validation_episodes"],
-            self._validation_steps(),
-            torch.Generator(self.device).manual_seed(0),
-        )
-
-    def _validation_steps(self) -> int:
-        """Steps after which an episode of validation is truncated."""
-        return int(min(self.hparams["validation_horizon"], self._longest_episode()))
-
-    def _longest_episode(self) -> float:
-        """Steps after which the system's own episodes end at the latest."""
-        if self.simulator.task is not None:
-            return get_task(self.simulator.task).horizon
-        return self.simulator.horizon or math.inf
-
-    def learned_simulator(self, data: Any) -> Simulator:
-        """The Simulator with what was learned in it besides the policy; here nothing was.
-
-        Args:
-            data: the data module.
-        """
-        return self.simulator
 
     def setup(self, stage: str) -> None:
         if stage != "fit":
@@ -405,20 +312,17 @@ class SimulatorPolicy(PolicyRollOuts):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["uncertainty_weight"] = self.uncertainty_weight.clone()
-        checkpoint["hold"], checkpoint["hold_judged"] = self.hold.clone(), self._hold_judged
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.uncertainty_weight.copy_(checkpoint["uncertainty_weight"])
-        self.hold.copy_(checkpoint["hold"])
-        self._hold_judged = checkpoint["hold_judged"]
 
     # ---------------------------------------------------------------------------------------------------- validation
 
     @torch.no_grad()
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         policy = self.finished_policy(self.trainer.datamodule)  # type: ignore[attr-defined]
-        for name, value in self._returns(self.simulator, policy)[0].items():
+        for name, value in self.returns_in(self.simulator, policy)[0].items():
             self.log(f"validation/{name}", value, batch_size=1, sync_dist=True)
 
     def test_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:

@@ -20,7 +20,8 @@ from zoo.transition import TransitionModel
 from zoo.uncertainty import measure, quantile_levels
 
 CHANCES = 2**24  # one in so many is the smallest probability
-AGGREGATIONS = ("random_member", "fixed_member", "mean")
+BY_ONE_MEMBER = ("random_member", "fixed_member")
+AGGREGATIONS = (*BY_ONE_MEMBER, "mean")
 
 
 def refuse_unknown_aggregation(name: str) -> None:

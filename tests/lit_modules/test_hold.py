@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -52,6 +53,7 @@ def test_demonstrations_return_what_their_mean_step_pays_times_their_steps(horiz
     (79.0, 100.0, 0.8, 0.01),
     (80.0, 100.0, 0.8, 1.0),
     (0.0, 100.0, None, 1.0),  # never asked for
+    (math.nan, 100.0, 0.8, 0.01),
     (-9.0, -3.0, 0.8, 1.0),  # a share of nothing says nothing
 ])  # fmt: skip
 def test_a_cloned_policy_is_held_to_where_it_does_not_fail(
@@ -148,6 +150,18 @@ def test_a_resumed_learner_is_held_as_before(steering: Any, cloned_policy: str, 
     resumed.on_load_checkpoint(saved_checkpoint(module))
     assert resumed.judge_cloned() == {}
     assert float(resumed.hold) == 0.25
+
+
+def test_a_checkpoint_of_before_there_was_a_judgement_goes_on_held(
+    steering: Any, cloned_policy: str, saved_checkpoint: Any
+) -> None:
+    module, resumed = (held_learner(steering, cloned_policy, push, loosen_below=0.2) for push in (0.0, 9.0))
+    steering.train(module, 1)
+    checkpoint = saved_checkpoint(module)
+    del checkpoint["hold"]
+    resumed.on_load_checkpoint(checkpoint)
+    assert resumed.judge_cloned() == {}
+    assert float(resumed.hold) == 1.0
 
 
 @pytest.mark.parametrize("method", [SimulatorSAC, SimulatorPPO])

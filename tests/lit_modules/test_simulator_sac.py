@@ -407,9 +407,9 @@ def test_episodes_in_the_simulator_are_no_longer_than_the_systems_own(tmp_path: 
     module = make(tmp_path)
     for longest, expected in ((None, 1000), (7, 7), (5000, 1000)):
         module.simulator.horizon = longest
-        assert module._returns(module.simulator, module.policy)[0]["length"] == expected
+        assert module.returns_in(module.simulator, module.policy)[0]["length"] == expected
     module.simulator.task = "reacher"
-    assert module._returns(module.simulator, module.policy)[0]["length"] == 50
+    assert module.returns_in(module.simulator, module.policy)[0]["length"] == 50
 
 
 def test_simulator_returns_stop_counting_at_the_end(tmp_path: Path) -> None:

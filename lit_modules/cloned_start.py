@@ -1,0 +1,136 @@
+"""What becomes of the cloned policy a learner starts from: how firmly it holds, whether the two are joined."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_modules.hold import demonstrated_return, hold_of
+from lit_modules.parallel import averaged
+from lit_modules.policy_rollouts import PolicyRollOuts
+from lit_modules.simulator_returns import simulator_returns
+from zoo.policy import Policy, joined
+from zoo.simulator import Simulator
+from zoo.tasks import get_task
+
+
+class ClonedStart(PolicyRollOuts, ABC):
+    """A method whose policy may start from a cloned one, which is judged by what it returns in the Simulator.
+
+    Attributes:
+        averaged_policy: the running average of the policy in training.
+        learns_reward: whether it learns a reward of its own, in place of the simulator's.
+        hold: share of the weights of what holds to the cloned policy; not a number before that is decided.
+    """
+
+    averaged_policy: Policy
+    learns_reward = False
+    hold: Tensor
+
+    def keep_cloned(self, policy: Policy | None) -> None:
+        """Remember the cloned policy, if there is one.
+
+        Args:
+            policy: a copy of it, that is never trained.
+        """
+        # In a list, and so no part of the module
+        self._cloned = [] if policy is None else [policy]
+        decided = policy is None or self.hparams["loosen_below"] is None
+        self.register_buffer("hold", torch.tensor(1.0 if decided else math.nan), persistent=False)
+        self._joining: tuple[int, bool] = (0, True)  # after how many updates it was decided, and how
+
+    @property
+    def loosened(self) -> bool:
+        """Whether the cloned policy fails in the Simulator, so that little holds the learner to it."""
+        return bool(self.hold < 1.0)
+
+    def judge_cloned(self) -> dict[str, Tensor]:
+        """Decide, once, how firmly the cloned policy is held; what is logged of it."""
+        if not bool(self.hold.isnan()):
+            return {}
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        reward = None if self.learns_reward else self.simulator.reward
+        judged = self.returns_in(self.simulator, *self._cloned, episodes=self.hparams["judged_episodes"])[0]
+        figures = {
+            "cloned/demonstrated": demonstrated_return(reward, data.expert_train, self.validation_steps()),
+            "cloned/earned": judged["length" if reward is None else "return"],
+        }
+        measured = [self.hold.new_tensor(value) for value in figures.values()]
+        if self.parallel:  # the same decision everywhere, whatever part of the data a process has
+            measured = averaged(measured)
+        demonstrated, earned = map(float, measured)
+        below, loosened = self.hparams["loosen_below"], self.hparams["loosened_hold"]
+        self.hold.fill_(hold_of(earned, demonstrated, below, loosened))
+        if self.loosened:
+            warnings.warn(
+                f"the cloned policy has {earned / demonstrated:.2f} of what the demonstrations have in the Simulator, "
+                f"less than {below:g} (loosen_below), so it fails there: the policy is held to it by {loosened:g} of "
+                "the usual weights (loosened_hold)",
+                stacklevel=2,
+            )
+        return dict(zip(figures, measured, strict=True))
+
+    def finished_policy(self, data: Any) -> Policy:
+        """What comes out: the running average of the policy, averaged with the cloned one if that is worth it.
+
+        Args:
+            data: the data module.
+        """
+        if not self._cloned or self.hparams["join_cloned"] is None:
+            return self.averaged_policy
+        if self._joining[0] != self.updates:
+            self._joining = (self.updates, self._worth_joining(data))
+        return joined(self.averaged_policy, self._cloned[0]) if self._joining[1] else self.averaged_policy
+
+    def _worth_joining(self, data: Any) -> bool:
+        simulator, cloned, learned = self.learned_simulator(data), self._cloned[0], self.averaged_policy
+        if self.loosened:
+            both, alone = self.returns_in(
+                simulator, joined(learned, cloned), learned, episodes=self.hparams["judged_episodes"]
+            )
+            return both["return"] > alone["return"]
+        theirs, own = (figures["return"] for figures in self.returns_in(simulator, cloned, learned))
+        return theirs >= own - (1.0 - self.hparams["join_cloned"]) * abs(own)
+
+    def learned_simulator(self, data: Any) -> Simulator:
+        """The Simulator with what was learned in it besides the policy; here nothing was.
+
+        Args:
+            data: the data module.
+        """
+        return self.simulator
+
+    def returns_in(
+        self, simulator: Simulator, *policies: Policy, episodes: int | None = None
+    ) -> list[dict[str, float]]:
+        """:func:`simulator_returns`, always of the same episodes, ``validation_episodes`` if not said."""
+        return simulator_returns(
+            simulator,
+            [policy.to(self.device) for policy in policies],
+            episodes or self.hparams["validation_episodes"],
+            self.validation_steps(),
+            torch.Generator(self.device).manual_seed(0),
+        )
+
+    def validation_steps(self) -> int:
+        """Steps after which an episode of validation is truncated."""
+        return int(min(self.hparams["validation_horizon"], self._longest_episode()))
+
+    def _longest_episode(self) -> float:
+        """Steps after which the system's own episodes end at the latest."""
+        if self.simulator.task is not None:
+            return get_task(self.simulator.task).horizon
+        return self.simulator.horizon or math.inf
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hold"] = self.hold.clone()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.hold.copy_(checkpoint.get("hold", torch.tensor(1.0)))  # earlier versions held in any case
