@@ -186,9 +186,7 @@ class OnlineSAC(lightning.LightningModule):
         self.updates += 1
         return losses
 
-    def objective(
-        self, rows: dict[str, Tensor], critics: Layers, targets: Layers
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def objective(self, rows: dict[str, Tensor], critics: Layers, targets: Layers) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum that an update differentiates, and its parts, see ``BatchedSACLoss.losses``."""
         losses = self.loss.losses(rows, self.policy(rows["observation"]), critics, targets)
         total = losses["loss_actor"] + losses["loss_qvalue"] + losses["loss_alpha"]

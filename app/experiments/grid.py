@@ -62,6 +62,7 @@ class Experiment:
         goals: what was hoped for.
         runs: demonstrations by seeds by tasks by variants.
         budget: the name of their budget.
+        also: stems of other pages, of the same data and budget, whose runs count here where settings are the same.
         replaced: what that replaces in each base of theirs that it changes, by the name of the base.
     """
 
@@ -77,6 +78,7 @@ class Experiment:
     goals: list[Goal]
     runs: list[Run]
     budget: str = FULL
+    also: list[str] = field(default_factory=list)
     replaced: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 

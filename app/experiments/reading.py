@@ -29,7 +29,7 @@ from app.experiments.goals import read_goals
 from app.experiments.grid import PAGES, Experiment, Run
 
 REQUIRED = ("tasks", "demonstrations", "seeds", "variants")
-OPTIONAL = ("title", "question", "base", "settings", "page", "file", "goals")
+OPTIONAL = ("title", "question", "base", "settings", "page", "file", "also", "goals")
 # What the grid itself decides, and where in the YAML
 DECIDED = {"task": "tasks", "seed": "seeds", "data.demonstrations": "demonstrations"}
 
@@ -74,6 +74,7 @@ def load_experiment(
         settings = _replace_data(_mapping(plain.get("settings"), "settings"), expert, diverse)
         base, name = str(plain.get("base", DEFAULTS)), path.stem
         demonstrations, seeds = _listed(plain, "demonstrations", int, 1), _listed(plain, "seeds", int, 0)
+        also = _listed(plain, "also", str) if "also" in plain else []
         goals = read_goals(plain.get("goals"), tasks, list(variants), demonstrations)
         bases = Bases(path.parent, budget)
         resolved = {
@@ -89,7 +90,20 @@ def load_experiment(
     title, question = str(plain.get("title", name)), " ".join(str(plain.get("question", "")).split())
     file = str(plain.get("file", name))
     return Experiment(
-        name, file, page, title, question, tasks, variants, demonstrations, seeds, goals, runs, budget, bases.replaced
+        name,
+        file,
+        page,
+        title,
+        question,
+        tasks,
+        variants,
+        demonstrations,
+        seeds,
+        goals,
+        runs,
+        budget,
+        also,
+        bases.replaced,
     )
 
 

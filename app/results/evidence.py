@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,16 @@ class Evidence:
         return own + sum(shared.values())
 
 
-def gather(experiment: Experiment, out: Path, page: Path) -> Evidence:
-    """Read the folder of an experiment, and what an earlier page knows of runs that the folder lacks.
+def gather(experiment: Experiment, out: Path, pages: Sequence[Path]) -> Evidence:
+    """Read the folder of an experiment, and what earlier pages know of runs that the folder lacks.
 
     Args:
         experiment: what was asked for.
         out: its folder.
-        page: JSON of an earlier page; there may be none.
+        pages: JSON of these pages; there may be none.
     """
     states = {run: state_of(run, out, out / STAGES_FOLDER) for run in experiment.runs}
-    kept = kept_rows(page, experiment.runs)
+    kept = kept_rows(pages, experiment.runs)
     rows = []
     for run, state in states.items():
         row = kept.get(run.name)

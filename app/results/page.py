@@ -25,7 +25,8 @@ def write_page(experiment: Experiment, out: Path, command: str, file: str, folde
     """Write ``FILE.md``, ``FILE.json`` and ``FILE*.png`` from what is finished of an experiment.
 
     Runs that an earlier page of the same name knows and that are not in the folder, because they were carried out
-    elsewhere, stay on the page as long as their settings are those of today.
+    elsewhere, stay on the page as long as their settings are those of today. So do runs of other pages in that folder
+    that the experiment names (``also``).
 
     Args:
         experiment: what was asked for.
@@ -43,7 +44,9 @@ def write_page(experiment: Experiment, out: Path, command: str, file: str, folde
     path = folder / f"{file}.md"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
         raise UserError(f"{path} was not written by this command: choose another --page, or another `file` in the YAML")
-    evidence = gather(experiment, out, folder / f"{file}.json")
+    apart = file.removeprefix(experiment.file)
+    pages = [file, *(f"{other}{apart}" for other in experiment.also)]
+    evidence = gather(experiment, out, [folder / f"{page}.json" for page in pages])
     folder.mkdir(parents=True, exist_ok=True)
     kind = KINDS[experiment.page]
     images = []

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.experiments.grid import Run, run_name
+from app.experiments.grid import Run
 
 Row = dict[str, Any]
 DATA = ("expert", "diverse")
@@ -71,20 +71,21 @@ def _only_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def kept_rows(path: Path, runs: Sequence[Run]) -> dict[str, Row]:
-    """The rows of an earlier page whose runs still have the same settings.
+def kept_rows(pages: Sequence[Path], runs: Sequence[Run]) -> dict[str, Row]:
+    """The rows of earlier pages whose settings are those of runs of today.
 
     Args:
-        path: the page's JSON; there may be none.
+        pages: JSON of the pages; there may be none. Of what several know, the first counts.
         runs: of the experiment.
 
     Returns:
         Names of runs and their rows.
     """
-    keys = {run.name: run.key for run in runs}
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    named = {run_name(row["task"], row["method"], row["demonstrations"], row["seed"]): row for row in rows}
-    return {name: row for name, row in named.items() if "run" in row and keys.get(name) == row["run"]["settings"]}
+    found: dict[str, Row] = {}
+    for page in pages:
+        rows = json.loads(page.read_text(encoding="utf-8")) if page.is_file() else []
+        found = {row["run"]["settings"]: row for row in rows if "run" in row} | found
+    return {run.name: {**found[run.key], "method": run.variant} for run in runs if run.key in found}
 
 
 def simulator_figures(folder: Path, metrics: Mapping[str, Any]) -> Row:

@@ -110,7 +110,7 @@ def make(tmp_path: Path, page: str = "headline", tasks: tuple[str, ...] = ("hopp
 
 def test_aggregates_over_seeds(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    results = aggregate(experiment, gather(experiment, out, out / "duel.json").rows)
+    results = aggregate(experiment, gather(experiment, out, [out / "duel.json"]).rows)
     assert [(each.task, each.variant) for each in results] == [
         ("hopper", "good"),
         ("hopper", "bad"),
@@ -129,7 +129,7 @@ def test_aggregates_over_seeds(tmp_path: Path) -> None:
 
 def test_goals_are_judged_on_every_task_in_their_scope(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    results = aggregate(experiment, gather(experiment, out, out / "duel.json").rows)
+    results = aggregate(experiment, gather(experiment, out, [out / "duel.json"]).rows)
     judged = [judge(goal, results) for goal in experiment.goals]
     assert [len(each) for each in judged] == [2, 2, 2, 1]
     assert [each[0][1:] for each in judged[:3]] == [
@@ -272,7 +272,22 @@ def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> No
         "## Missing: 6 of 12 runs",
     ):
         assert line in text, line
-    assert gather(experiment, out, tmp_path / "duel.json").reward_histograms("hopper", "good", 10) == rewards
+    assert gather(experiment, out, [tmp_path / "duel.json"]).reward_histograms("hopper", "good", 10) == rewards
+
+
+def test_runs_of_another_page_count_where_settings_are_the_same(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    write_page(experiment, out, "offsim experiment duel", "duel-small", tmp_path)
+    content = yaml.safe_load((tmp_path / "duel.yaml").read_text())
+    content |= {"file": "again", "also": ["duel"], "goals": [], "seeds": [1, 3]}
+    content["variants"] = {"plain": {}, "other": {"policy": {"updates": 4}}}
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(content))
+    again = load_experiment(str(tmp_path / "again.yaml"))
+    assert "finished: 0 of 8" in write_page(again, tmp_path / "none", "", "again", tmp_path).read_text()  # other data
+    text = write_page(again, tmp_path / "none", "", "again-small", tmp_path).read_text()
+    assert "finished: 1 of 8" in text
+    (row,) = json.loads((tmp_path / "again-small.json").read_text())
+    assert (row["method"], row["seed"], row["policy_mean"]) == ("plain", 1, 1700.0)
 
 
 def test_a_page_drops_runs_with_other_settings(tmp_path: Path) -> None:
@@ -280,7 +295,7 @@ def test_a_page_drops_runs_with_other_settings(tmp_path: Path) -> None:
     write_page(experiment, out, "offsim experiment duel", "duel", tmp_path)
     path = tmp_path / "duel.yaml"
     path.write_text(path.read_text().replace("updates: 3", "updates: 4"))
-    evidence = gather(load_experiment(str(path)), tmp_path / "nothing", tmp_path / "duel.json")
+    evidence = gather(load_experiment(str(path)), tmp_path / "nothing", [tmp_path / "duel.json"])
     assert [row["method"] for row in evidence.rows] == ["good"] * 3
     states = {run.name: state.kind for run, state in evidence.states.items()}
     assert states["hopper/good/demonstrations10/seed0"] == "kept"
