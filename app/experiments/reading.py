@@ -29,7 +29,7 @@ from app.experiments.goals import read_goals
 from app.experiments.grid import PAGES, Experiment, Run
 
 REQUIRED = ("tasks", "demonstrations", "seeds", "variants")
-OPTIONAL = ("title", "question", "base", "settings", "page", "file", "also", "goals")
+OPTIONAL = ("title", "question", "base", "settings", "data_of", "page", "file", "also", "goals")
 # What the grid itself decides, and where in the YAML
 DECIDED = {"task": "tasks", "seed": "seeds", "data.demonstrations": "demonstrations"}
 
@@ -72,13 +72,14 @@ def load_experiment(
         if page not in PAGES:
             raise UserError(f"unknown page {page!r}: choose one of {', '.join(PAGES)}")
         settings = _replace_data(_mapping(plain.get("settings"), "settings"), expert, diverse)
+        own_data = _data_of(plain.get("data_of"), tasks, expert, diverse)
         base, name = str(plain.get("base", DEFAULTS)), path.stem
         demonstrations, seeds = _listed(plain, "demonstrations", int, 1), _listed(plain, "seeds", int, 0)
         also = _listed(plain, "also", str) if "also" in plain else []
         goals = read_goals(plain.get("goals"), tasks, list(variants), demonstrations)
         bases = Bases(path.parent, budget)
         resolved = {
-            (task, variant): _resolved(bases, base, task, variant, settings, variants[variant])
+            (task, variant): _resolved(bases, base, task, variant, [settings, own_data[task], variants[variant]])
             for task, variant in product(tasks, variants)
         }
         runs = [
@@ -144,17 +145,14 @@ class Bases:
         return self._read[found, method]
 
 
-def _resolved(
-    bases: Bases, base: str, task: str, variant: str, settings: dict[str, Any], own: dict[str, Any]
-) -> DictConfig:
-    """The base, what all runs change in it, what a variant changes in that."""
-    named = str(own.get("base", base)).replace("{task}", task)
-    own = {key: value for key, value in own.items() if key != "base"}
+def _resolved(bases: Bases, base: str, task: str, variant: str, layers: list[dict[str, Any]]) -> DictConfig:
+    """The base, what all runs change in it, what a task and at last a variant change in that."""
+    named = str(layers[-1].get("base", base)).replace("{task}", task)
     try:
-        chosen = [layer["policy"]["method"] for layer in (settings, own) if "method" in layer.get("policy", {})]
+        chosen = [layer["policy"]["method"] for layer in layers if "method" in layer.get("policy", {})]
         configuration = bases.find(named, str(chosen[-1]) if chosen else None)
-        for layer in (settings, own):
-            differences = OmegaConf.create(_with_task(layer, task))
+        for layer in layers:
+            differences = OmegaConf.create(_with_task({k: v for k, v in layer.items() if k != "base"}, task))
             assert isinstance(differences, DictConfig)
             configuration = overlay(configuration, differences)
         return resolve(configuration, FULL, {"task": task}, [])
@@ -183,6 +181,21 @@ def _replace_data(settings: dict[str, Any], expert: str | None, diverse: Sequenc
     data |= {} if expert is None else {"expert": expert}
     data |= {} if diverse is None else {"diverse": list(diverse)}
     return {**settings, "data": data} if data else settings
+
+
+def _data_of(
+    value: Any, tasks: Sequence[str], expert: str | None, diverse: Sequence[str] | None
+) -> dict[str, dict[str, Any]]:
+    """The data of single tasks, as settings of each; what the command line names is the same for all."""
+    own = {} if value is None else value
+    if not isinstance(own, dict) or not all(isinstance(data, dict) for data in own.values()):
+        raise UserError(f"data_of must name tasks and settings of their data, and is {value!r}")
+    for task in own:
+        refuse_unknown(str(task), OmegaConf.create(dict.fromkeys(tasks, 0)))
+        _mapping({"data": own[task]}, f"data_of {task}")
+    named = {key for key, ids in (("expert", expert), ("diverse", diverse)) if ids is not None}
+    left = {task: {key: ids for key, ids in own.get(task, {}).items() if key not in named} for task in tasks}
+    return {task: {"data": data} if data else {} for task, data in left.items()}
 
 
 def _listed(plain: dict[Any, Any], key: str, kind: type, least: int = 0) -> list[Any]:

@@ -84,6 +84,21 @@ def test_other_data_replaces_that_of_the_settings_alone(load: Write) -> None:
     assert next(run for run in runs if run.variant == "offsim").configuration.data.diverse == []
 
 
+def test_a_task_may_have_data_of_its_own(load: Write) -> None:
+    own = {"ant": {"expert": "own/ant/expert-v3", "noise_fraction": 0.5}}
+
+    def data(run: str, **arguments: Any) -> Any:
+        runs = {run.name: run.configuration.data for run in load(arguments, data_of=own).runs}
+        return runs[f"{run}/demonstrations1/seed0"]
+
+    assert data("hopper/plain").expert == "some/hopper/expert-v0"
+    assert (data("ant/plain").expert, data("ant/plain").noise_fraction) == ("own/ant/expert-v3", 0.5)
+    assert data("ant/plain").diverse == ["some/ant/other-v0"]
+    assert data("ant/offsim").diverse == []
+    assert data("ant/plain", expert="a/{task}/expert-v0").expert == "a/ant/expert-v0"
+    assert data("ant/plain", diverse=["a/{task}/mixed-v0"]).expert == "own/ant/expert-v3"
+
+
 def test_a_budget_replaces_what_the_bases_say_but_nothing_that_the_experiment_says(load: Write) -> None:
     experiment = load(
         {"budget": "small"}, variants={**CONTENT["variants"], "learner": {"policy": {"method": "SimulatorTD3"}}}
@@ -158,6 +173,14 @@ def test_selections_add_up(load: Write) -> None:
         ({"variants": {"a": {"stages": ["policy"]}}}, "list them from the first on"),
         ({"settings": {"data": {"demonstrations": 3}}}, "settings sets data.demonstrations, which the grid decides"),
         ({"settings": None}, "does not say data.expert"),
+        ({"data_of": ["ant"]}, "data_of must name tasks and settings of their data"),
+        ({"data_of": {"ant": "some/ant/expert-v0"}}, "data_of must name tasks and settings of their data"),
+        ({"data_of": {"antt": {}}}, "unknown setting 'antt': did you mean 'ant'"),
+        ({"data_of": {"ant": {"demonstrations": 3}}}, "data_of ant sets data.demonstrations, which the grid decides"),
+        (
+            {"data_of": {"ant": {"exprt": "a"}}},
+            "plain on ant: unknown setting 'data.exprt': did you mean 'data.expert'",
+        ),
         ({"page": "fancy"}, "unknown page 'fancy': choose one of headline, ablation, simulator"),
         ({"goals": [{"variant": "nobody", "share_of_expert": 1}]}, "variant must be one of plain"),
         ({"goals": [{"variant": "plain"}]}, "either share_of_expert or better_than"),
