@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import POLICY_METHODS
 from app.errors import UserError
-from app.evaluate import real_episodes, recorded_returns, summarize_episodes
+from app.evaluate import episode_returns, real_episodes, summarize_episodes
 from app.export import simulator_of
 from app.finished_run import FinishedRun
 from app.model_quality import write_model_quality
@@ -23,6 +23,7 @@ from app.recorded_rewards import reward_rank_correlation
 from app.report import NOT_JOINED, write_report
 from app.reward_histograms import write_reward_histograms
 from app.run_folder import finished_stages, shared_stages, write_whole
+from app.statistics import summarize_returns
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
@@ -131,9 +132,11 @@ def evaluate(
     """What is measured in the real task after all training is over.
 
     Returns:
-        The part of ``metrics.json`` that holds returns, and the figures of ``diagnose.json`` that cost little. A run
-        that stops early has no ``policy`` and no diagnosis; ``share_of_expert`` is that of the last policy it trained.
-        Where the policy is joined with the cloned one, ``policy_alone`` is what was learned in the Simulator alone.
+        The part of ``metrics.json`` that holds returns, and the figures of ``diagnose.json`` that cost little.
+        ``expert`` is about all recorded episodes of the expert, ``demonstrated`` about those that were learned from.
+        A run that stops early has no ``policy`` and no diagnosis; ``share_of_expert`` is that of the last policy it
+        trained. Where the policy is joined with the cloned one, ``policy_alone`` is what was learned in the Simulator
+        alone.
     """
     if configuration.task is None:
         return _evaluate_own_system(configuration, folder, data), None
@@ -141,7 +144,12 @@ def evaluate(
     settings = configuration.evaluation
     seed = 1_000 + configuration.seed
     say(f"evaluation: {settings.episodes} episodes of {task.environment_id} each")
-    result: dict[str, Any] = {"expert": recorded_returns(configuration.data.expert, seed)}
+    returns = episode_returns(configuration.data.expert)
+    demonstrated = [returns[number] for number in data.expert_train["episode"].unique().tolist()]
+    result: dict[str, Any] = {
+        "expert": summarize_returns(returns, seed),
+        "demonstrated": summarize_returns(demonstrated, seed),
+    }
     real = {}
     for name in policies_of(configuration):
         real[name] = real_episodes(Policy.load(folder / f"{name}.safetensors"), task, settings.episodes, seed)

@@ -34,6 +34,7 @@ class Aggregate:
         share_middle: its interquartile mean.
         interval: 95% bootstrap interval of that over seeds.
         alone: mean return of the policies without the cloned networks that are joined with them.
+        demonstrated: mean return of the episodes that these runs learned from.
         cloned: mean return of the cloned policies that these runs began with.
         promised: mean return in the Simulator at the end of training, in learned reward.
         paid: mean return in the real task then, likewise.
@@ -52,6 +53,7 @@ class Aggregate:
     share_middle: float
     interval: tuple[float, float]
     alone: float
+    demonstrated: float
     cloned: float
     promised: float
     paid: float
@@ -79,6 +81,7 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 share_middle=middle,
                 interval=(interval[0], interval[1]),
                 alone=mean(values(own, "policy_alone_mean")),
+                demonstrated=mean(values(own, "demonstrated_mean")),
                 cloned=mean(values(own, "behaviour_cloning_mean")),
                 promised=mean(values(own, "simulator_return")),
                 paid=mean(values(own, "real_learned_return")),

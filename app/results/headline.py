@@ -46,7 +46,7 @@ def returns(evidence: Evidence) -> str:
     rows = []
     told = any(math.isfinite(result.alone) for result in finished)  # earlier runs did not measure it
     for result in finished:
-        amounts = (result.cloned, result.mean, result.minimum, result.spread)
+        amounts = (result.demonstrated, result.cloned, result.mean, result.minimum, result.spread)
         believed = [format_number(round(each, 0)) for each in (result.promised, result.paid)]
         low, high = (percent(bound) for bound in result.interval)
         rows.append(
@@ -62,14 +62,15 @@ def returns(evidence: Evidence) -> str:
                 f"{result.finished} of {result.planned}",
             ]
         )
-    head = ["demonstrations", "task", "variant", "cloned", "mean return", "lowest", "spread", "share of expert"]
-    head += ["interquartile mean of the share", *(["not joined"] if told else [])]
+    head = ["demonstrations", "task", "variant", "demonstrated", "cloned", "mean return", "lowest", "spread"]
+    head += ["share of expert", "interquartile mean of the share", *(["not joined"] if told else [])]
     head += ["promised / paid", "seeds"]
     return (
         "## Returns in the real task\n\n"
         "Every figure is about the last policy of a run, never the best of it. Lowest and spread (standard deviation) "
         "are over seeds; the interval is the 95% bootstrap interval of the interquartile mean over seeds, which drops "
-        "nothing of up to three. *Cloned* is what these runs began with. *Promised* is the policy's return in the "
-        "Simulator at the end of training, *paid* that in the real task, both in learned reward (about 1 a step for "
-        "the demonstrations)." + (f" {NOT_JOINED}" if told else "") + "\n\n" + table(head, rows)
+        "nothing of up to three. *Demonstrated* is what the episodes return that these runs learned from, "
+        "some of which may have failed. *Cloned* is what these runs began with. *Promised* is the policy's return "
+        "in the Simulator at the end of training, *paid* that in the real task, both in learned reward (about 1 a step "
+        "for the demonstrations)." + (f" {NOT_JOINED}" if told else "") + "\n\n" + table(head, rows)
     )

@@ -28,8 +28,9 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         metrics: content of its ``metrics.json``.
 
     Returns:
-        ``task``, ``method``, ``demonstrations``, ``seed``; ``expert_mean``, ``behaviour_cloning_mean`` and
-        ``policy_mean``, mean returns in the real task, the last being that of the policy which the run ends with;
+        ``task``, ``method``, ``demonstrations``, ``seed``; ``expert_mean``, ``demonstrated_mean``,
+        ``behaviour_cloning_mean`` and ``policy_mean``, mean returns in the real task: of all the expert's episodes, of
+        those that the run learned from, of the cloned policy, and of the policy which the run ends with;
         ``policy_alone_mean``, that of what it is without the cloned networks that are joined with it;
         ``share_of_expert``; of the end of its curve ``simulator_return`` and ``real_learned_return``, both in learned
         reward; ``wall_seconds``; ``verdict``, if there is one; what :func:`simulator_figures` returns;
@@ -44,6 +45,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         "demonstrations": run.demonstrations,
         "seed": run.seed,
         "expert_mean": metrics["expert"]["mean"],
+        "demonstrated_mean": metrics.get("demonstrated", {}).get("mean"),
         "behaviour_cloning_mean": metrics["behaviour_cloning"]["mean"],
         "policy_mean": last["mean"],
         "policy_alone_mean": metrics.get("policy_alone", {}).get("mean"),

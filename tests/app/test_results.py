@@ -59,6 +59,7 @@ def make_run(experiment: Experiment, out: Path, name: str, returned: float, shar
         "stages": {"behaviour_cloning": 100.0, "policy": 500.0},
         "wall_seconds": 700.0,
         "expert": {"mean": 2000.0},
+        "demonstrated": {"mean": 1800.0},
         "behaviour_cloning": {"mean": 1000.0},
         "policy": {"mean": returned},
         "share_of_expert": returned / 2000.0,
@@ -124,6 +125,7 @@ def test_aggregates_over_seeds(tmp_path: Path) -> None:
     assert good.share == pytest.approx(0.8) and good.share_middle == pytest.approx(0.8)
     assert good.interval[0] == pytest.approx(0.6) and good.interval[1] == pytest.approx(0.95)
     assert good.alone == 1500.0 and bad.alone != bad.alone
+    assert good.demonstrated == 1800.0
     assert results[2].finished == 0 and results[2].mean != results[2].mean
 
 
@@ -181,9 +183,10 @@ def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> Non
         # 5 x 700 seconds, less the 2 x 100 of stages that were counted twice
         "- cost of these: 55.0 minutes",
         "- expert data: `some/hopper/expert-v0`, SHA-256 ab12ab12ab12",
-        "| 10 | hopper | good | 1,000 | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 "
+        "| 10 | hopper | good | 1,800 | 1,000 | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 "
         "| 3 of 3 |",
-        "| 10 | hopper | bad | 1,000 | 500 | 400 | 141.4 | 25.0% | 25.0% [20.0%, 30.0%] | – | 30 / 20 | 2 of 3 |",
+        "| 10 | hopper | bad | 1,800 | 1,000 | 500 | 400 | 141.4 | 25.0% | 25.0% [20.0%, 30.0%] | – | 30 / 20 "
+        "| 2 of 3 |",
         "| mean of good at least 75.0% | hopper | 10 | 80.0% | met | 3 of 3 |",
         "| min of good at least 75.0% | hopper | 10 | 60.0% | missed by 15.0 points | 3 of 3 |",
         "| mean of good better than bad | hopper | 10 | 80.0% | met | 3 of 3 |",
@@ -266,7 +269,7 @@ def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> No
     for line in (
         "- finished: 5 of 12 runs",
         "- cost of these: 55.0 minutes",
-        "| 10 | hopper | good | 1,000 | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 "
+        "| 10 | hopper | good | 1,800 | 1,000 | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 "
         "| 3 of 3 |",
         "- hopper/bad/demonstrations10/seed2: FloatingPointError: loss is not finite",
         "## Missing: 6 of 12 runs",

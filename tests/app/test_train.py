@@ -40,6 +40,8 @@ def test_train_runs_every_stage_and_continues_an_interrupted_run(
     for name in ("expert", "behaviour_cloning", "policy"):
         assert {"mean", "ci95", "episodes", "returns"} <= set(metrics[name])
     assert metrics["share_of_expert"] == pytest.approx(metrics["policy"]["mean"] / metrics["expert"]["mean"])
+    assert len(metrics["demonstrated"]["returns"]) == 3
+    assert set(metrics["demonstrated"]["returns"]) <= set(metrics["expert"]["returns"])
     assert [point["update"] for point in metrics["curve"]] == [0, 50, 100]
     assert {"simulator_return", "real_return", "value", "simulator_discounted_return"} <= set(metrics["curve"][1])
     assert metrics["curve"][-1]["real_return"] == metrics["policy"]["mean"]
