@@ -29,6 +29,7 @@ from lit_modules.online_sac import SEEDS_APART, OnlineSAC
 from zoo.episodes import Episode, interleaved_episodes
 
 RUN_SETTINGS = ("iterations", "checkpoint_every")  # the rest are OnlineSAC's
+MAY_CHANGE = ("iterations", "compile")  # while a training goes on
 
 
 @dataclass(frozen=True)
@@ -194,16 +195,16 @@ def _plain(value: Any) -> Any:
 def claim_folder(folder: Path, task: str, seed: int, settings: dict[str, Any], run: str) -> None:
     """Reserve a new run folder for these settings, or make sure that an existing one was started with them.
 
-    The number of iterations may change: more of them continue the same training.
+    The number of iterations may change, as more of them continue the same training, and so may ``compile``, which
+    earlier versions did not have.
 
     Raises:
         UserError: if the folder belongs to another run or holds other files.
     """
-    written = {"task": task, "seed": seed} | {name: value for name, value in settings.items() if name != "iterations"}
+    written = {"task": task, "seed": seed} | {name: settings[name] for name in settings if name not in MAY_CHANGE}
     file = folder / "run.json"
     if file.exists():
-        # What was not a setting yet was as it is here
-        found = {"compile": "never"} | json.loads(file.read_text())["settings"]
+        found = json.loads(file.read_text())["settings"]
         differing = sorted(name for name in written | found if written.get(name) != found.get(name))
         if differing:
             raise UserError(

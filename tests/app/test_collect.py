@@ -258,15 +258,13 @@ def test_another_seed_does_not_continue_this_run(collected: Path) -> None:
         collect_with(collected, "--seed", "1", "--namespace", "other")
 
 
-def test_a_run_of_before_compile_was_a_setting_goes_on(collected: Path, tmp_path: Path) -> None:
+def test_a_training_may_go_on_compiled(collected: Path, tmp_path: Path) -> None:
     shutil.copytree(collected / "run", tmp_path / "run")
-    file = tmp_path / "run" / "run.json"
-    run = json.loads(file.read_text())
-    del run["settings"]["compile"]
-    file.write_text(json.dumps(run))
-    claim_folder(tmp_path / "run", "hopper", 0, run["settings"] | {"compile": "never"}, "another name")
-    with pytest.raises(UserError, match="another compile"):
-        claim_folder(tmp_path / "run", "hopper", 0, run["settings"] | {"compile": "auto"}, "another name")
+    settings = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]
+    settings = {name: value for name, value in settings.items() if name not in ("task", "seed")}
+    claim_folder(tmp_path / "run", "hopper", 0, settings | {"compile": "auto", "iterations": 9}, "another name")
+    with pytest.raises(UserError, match="another gamma"):
+        claim_folder(tmp_path / "run", "hopper", 0, settings | {"gamma": 0.5}, "another name")
 
 
 def test_a_damaged_checkpoint_and_a_missing_snapshot_are_named(collected: Path, tmp_path: Path) -> None:
