@@ -224,13 +224,20 @@ def test_a_setting_of_later_leaves_the_keys_of_earlier_runs(load: Write) -> None
 
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
-REFERENCE = {"expert": "reference/{task}/expert-v0", "diverse": ["reference/{task}/mixed-v0"]}
+OTHER_DATA: dict[str, dict[str, Any]] = {  # by what the names of pages say of it
+    "": {},
+    "reference-expert-v0-reference-mixed-v0": {
+        "expert": "reference/{task}/expert-v0",
+        "diverse": ["reference/{task}/mixed-v0"],
+    },
+    "offsim-expert-v1-offsim-mixed-v1": {"expert": "offsim/{task}/expert-v1", "diverse": ["offsim/{task}/mixed-v1"]},
+}
 
 
 @pytest.mark.parametrize("page", sorted(RESULTS.glob("[a-z]*.json")), ids=lambda page: page.stem)
 def test_published_rows_are_those_of_todays_settings(page: Path) -> None:
     name, _, data = page.stem.partition("-")
-    experiment = load_experiment(name, **(REFERENCE if data else {}))
+    experiment = load_experiment(name, **OTHER_DATA[data])
     keys = {run.name: run.key for run in experiment.runs}
     for row in json.loads(page.read_text()):
         run = run_name(row["task"], row["method"], row["demonstrations"], row["seed"])
