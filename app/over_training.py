@@ -20,7 +20,7 @@ from zoo import Policy
 from zoo.episodes import Episode
 
 SIMULATED_EPISODES = 20
-REWARD_ROWS = 10_000  # recorded rows of which the mean reward is taken
+REWARD_ROWS = 10_000  # diverse rows of which the mean reward is taken
 
 
 def diagnose_training(
@@ -73,19 +73,17 @@ def diagnose_training(
 
 def measure_references(run: FinishedRun, coverage: Coverage) -> dict[str, Any]:
     """What the figures of a policy are to be compared with."""
-    rewards = {"expert": _rewards(run, spread(run.data.expert_train, REWARD_ROWS))}
+    returned = demonstrated_return(run.simulator.reward, run.data.expert_train, run.task.horizon)
+    length = demonstrated_return(None, run.data.expert_train, run.task.horizon)
+    rewards = {"expert": returned / length}
     if run.data.diverse_train is not None:
-        rewards["diverse"] = _rewards(run, spread(run.data.diverse_train, REWARD_ROWS))
+        rewards["diverse"] = float(_rewards(run, spread(run.data.diverse_train, REWARD_ROWS)).mean())
     run.data.release()
-    demonstrated = {
-        name: demonstrated_return(reward, run.data.expert_train, run.task.horizon)
-        for name, reward in (("return", run.simulator.reward), ("length", None))
-    }
     return {
         "expert_return": recorded_returns(run.configuration.data.expert)["mean"],
-        "expert_learned_return": demonstrated["return"],
-        "expert_length": demonstrated["length"],
-        "learned_reward": {name: float(values.mean()) for name, values in rewards.items()},
+        "expert_learned_return": returned,
+        "expert_length": length,
+        "learned_reward": rewards,
         "held_out_distance": coverage.held_out_distance,
         "uncertainty_units": coverage.uncertainty_units,
         "uncertainty": run.simulator.uncertainty,

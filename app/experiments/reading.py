@@ -79,7 +79,7 @@ def load_experiment(
         goals = read_goals(plain.get("goals"), tasks, list(variants), demonstrations)
         bases = Bases(path.parent, budget)
         resolved = {
-            (task, variant): _resolved(bases, base, task, variant, [settings, own_data[task], variants[variant]])
+            (task, variant): _resolved(bases, base, task, variant, [settings, own_data[task]], variants[variant])
             for task, variant in product(tasks, variants)
         }
         runs = [
@@ -145,14 +145,17 @@ class Bases:
         return self._read[found, method]
 
 
-def _resolved(bases: Bases, base: str, task: str, variant: str, layers: list[dict[str, Any]]) -> DictConfig:
-    """The base, what all runs change in it, what a task and at last a variant change in that."""
-    named = str(layers[-1].get("base", base)).replace("{task}", task)
+def _resolved(
+    bases: Bases, base: str, task: str, variant: str, shared: list[dict[str, Any]], own: dict[str, Any]
+) -> DictConfig:
+    """The base, what all runs change in it and then those of a task, what a variant changes in that."""
+    named = str(own.get("base", base)).replace("{task}", task)
+    layers = [*shared, {key: value for key, value in own.items() if key != "base"}]
     try:
         chosen = [layer["policy"]["method"] for layer in layers if "method" in layer.get("policy", {})]
         configuration = bases.find(named, str(chosen[-1]) if chosen else None)
         for layer in layers:
-            differences = OmegaConf.create(_with_task({k: v for k, v in layer.items() if k != "base"}, task))
+            differences = OmegaConf.create(_with_task(layer, task))
             assert isinstance(differences, DictConfig)
             configuration = overlay(configuration, differences)
         return resolve(configuration, FULL, {"task": task}, [])
@@ -180,7 +183,7 @@ def _replace_data(settings: dict[str, Any], expert: str | None, diverse: Sequenc
     data = _mapping(settings.get("data"), "settings.data")
     data |= {} if expert is None else {"expert": expert}
     data |= {} if diverse is None else {"diverse": list(diverse)}
-    return {**settings, "data": data} if data else settings
+    return {**settings, "data": data}
 
 
 def _data_of(
@@ -193,9 +196,7 @@ def _data_of(
     for task in own:
         refuse_unknown(str(task), OmegaConf.create(dict.fromkeys(tasks, 0)))
         _mapping({"data": own[task]}, f"data_of {task}")
-    named = {key for key, ids in (("expert", expert), ("diverse", diverse)) if ids is not None}
-    left = {task: {key: ids for key, ids in own.get(task, {}).items() if key not in named} for task in tasks}
-    return {task: {"data": data} if data else {} for task, data in left.items()}
+    return {task: _replace_data({"data": own.get(task)}, expert, diverse) for task in tasks}
 
 
 def _listed(plain: dict[Any, Any], key: str, kind: type, least: int = 0) -> list[Any]:

@@ -173,6 +173,7 @@ def test_selections_add_up(load: Write) -> None:
         ({"variants": {"a": {"stages": ["policy"]}}}, "list them from the first on"),
         ({"settings": {"data": {"demonstrations": 3}}}, "settings sets data.demonstrations, which the grid decides"),
         ({"settings": None}, "does not say data.expert"),
+        ({"settings": {"base": "ant"}}, "plain on hopper: unknown setting 'base'"),
         ({"data_of": ["ant"]}, "data_of must name tasks and settings of their data"),
         ({"data_of": {"ant": "some/ant/expert-v0"}}, "data_of must name tasks and settings of their data"),
         ({"data_of": {"antt": {}}}, "unknown setting 'antt': did you mean 'ant'"),
