@@ -106,6 +106,10 @@ class Table:
         """Row of the first step of every episode, ``(episodes,)``."""
         return torch.from_numpy(np.cumsum(self.lengths) - self.lengths)
 
+    def last_rows(self) -> Tensor:
+        """Row of the last step of every episode, ``(episodes,)``."""
+        return torch.from_numpy(np.cumsum(self.lengths) - 1)
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         if self.folder is not None:

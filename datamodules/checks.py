@@ -18,6 +18,8 @@ from datamodules.sources import Source
 from datamodules.statistics import Statistics
 
 LOST = 16.0  # of the least differences in single precision, below which a feature's usual change is mostly rounding
+EARLY = 0.5  # of the usual length, below which the end of a demonstration is worth a word
+NAMED = 5  # of these at most are named
 OUT_OF_BOUNDS = ("keep", "clip")
 STREAMS = ("expert", "diverse", "all")
 
@@ -209,6 +211,29 @@ def warn_outside_bounds(dataset_id: str, outside: int, rows: int, out_of_bounds:
         f"action space; they are {fate}",
         stacklevel=2,
     )
+
+
+def warn_of_early_ends(sources: Sequence[Source], lengths: NDArray[np.int64], terminated: NDArray[np.bool_]) -> None:
+    """Say so if demonstrations come to an end, and that well before episodes of their datasets usually do.
+
+    Args:
+        sources: the expert datasets that they were drawn from.
+        lengths: steps of each demonstration, ``(demonstrations,)``.
+        terminated: whether it ended in a terminal state, likewise; one that was merely cut off says nothing.
+    """
+    usual = sum(source.steps for source in sources) / sum(source.episodes for source in sources)
+    early = lengths[terminated & (lengths < EARLY * usual)]
+    if len(early):
+        which = (
+            f"{len(early)} of {len(lengths)} demonstrations end" if len(lengths) > 1 else "the one demonstration ends"
+        )
+        after = ", ".join(map(str, early[:NAMED])) + (" ..." if len(early) > NAMED else "")
+        datasets = ", ".join(source.id for source in sources)
+        warnings.warn(
+            f"{which} early, after {after} steps, where episodes of {datasets} have {usual:.0f} on average. If such an "
+            "end is a failure, the policy will imitate it: another seed draws other demonstrations",
+            stacklevel=2,
+        )
 
 
 def warn_of_lost_precision(source: Source, statistics: Statistics) -> None:

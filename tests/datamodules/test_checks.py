@@ -205,3 +205,35 @@ def test_changes_that_single_precision_loses_are_named(record: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TransitionDataModule("test/set-v0").setup()
+
+
+@pytest.mark.parametrize("memory_limit_mb", [4096, 0])
+def test_demonstrations_that_end_early_are_worth_a_word(memory_limit_mb: int, record: Any, episode: Any) -> None:
+    failed = episode(0, 4, terminated=True, truncated=False)
+    record("test/some-v0", [failed, *(episode(number, 20) for number in range(1, 5))])
+    with pytest.warns(
+        UserWarning, match="1 of 5 demonstrations end early, after 4 steps, where episodes of test/some-v0 have 17 on"
+    ):
+        TransitionDataModule("test/some-v0", held_out_fraction=0.0, memory_limit_mb=memory_limit_mb).setup()
+
+
+def test_the_one_demonstration_that_ends_early_is_worth_a_word(record: Any, episode: Any) -> None:
+    record("test/some-v0", [episode(number, 4 if number else 20, bool(number), not number) for number in range(3)])
+    said = {}
+    for seed in range(4):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            data = TransitionDataModule("test/some-v0", demonstrations=1, seed=seed)
+            data.setup()
+        said[len(data.expert_train)] = [str(one.message) for one in caught if "ends early" in str(one.message)]
+    assert said[20] == []
+    assert len(said[4]) == 1 and said[4][0].startswith("the one demonstration ends early, after 4 steps")
+
+
+def test_demonstrations_that_are_cut_off_or_usual_are_not(record: Any, episode: Any) -> None:
+    record("test/cut-v0", [episode(0, 4), episode(1, 20), episode(2, 20)])
+    record("test/usual-v0", [episode(number, 10 + number, terminated=True, truncated=False) for number in range(4)])
+    for dataset in ("test/cut-v0", "test/usual-v0"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            TransitionDataModule(dataset).setup()
