@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     runs = select(experiment.runs, arguments.only)
     apart = _apart(arguments.expert, arguments.diverse, arguments.budget)
     out: Path = arguments.out or Path("runs") / "experiments" / f"{experiment.name}{apart}"
-    write = partial(write_page, experiment, out, _command(arguments), f"{experiment.file}{apart}")
+    write = partial(write_page, experiment, out, _command(arguments), apart)
     if arguments.list:
         _print_list(runs, out)
         return 0

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 from matplotlib.figure import Figure
 
-from app.results import figures
+from app.results import figures, simulators
 from app.results.aggregate import matching, mean, values
 from app.results.evidence import Evidence
 from app.results.headline import returns
@@ -18,8 +18,8 @@ ERRORS = {"one_step": "one-step error", "open_loop": "open-loop error"}
 
 
 def sections(evidence: Evidence) -> list[str]:
-    """The table of returns, and that of held-out errors."""
-    return [returns(evidence), _errors(evidence)]
+    """The tables of returns, of held-out errors before and after the game, and of the finished simulators."""
+    return [returns(evidence), _errors(evidence), *simulators.sections(evidence)]
 
 
 def drawn(evidence: Evidence) -> dict[str, Figure]:
@@ -64,7 +64,7 @@ def _labelled(evidence: Evidence) -> dict[str, tuple[str, int]]:
 
 def _errors(evidence: Evidence) -> str:
     rows = []
-    for result in evidence.results:
+    for result in evidence.finished:
         own = matching(evidence.rows, result.task, result.variant, result.demonstrations)
         cells = [
             f"{_mean(own, f'{name}_{data}_before_game')} → {_mean(own, f'{name}_{data}')}"

@@ -32,6 +32,11 @@ class Evidence:
     rows: list[Row]
     results: list[Aggregate]
 
+    @property
+    def finished(self) -> list[Aggregate]:
+        """The results of variants of which a run is finished."""
+        return [result for result in self.results if result.finished]
+
     def origins(self) -> list[dict[str, Any]]:
         """Settings, data, versions and seconds of every finished run."""
         return [row["run"] for row in self.rows]

@@ -40,7 +40,7 @@ def drawn(evidence: Evidence) -> dict[str, Figure]:
 
 def returns(evidence: Evidence) -> str:
     """Markdown: a table of the returns of every variant of which a run is finished."""
-    finished = [result for result in evidence.results if result.finished]
+    finished = evidence.finished
     if not finished:
         return ""
     rows = []

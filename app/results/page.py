@@ -21,7 +21,7 @@ KINDS: dict[str, ModuleType] = {"headline": headline, "ablation": ablation, "sim
 MARK = "<!-- Written by `offsim experiment`: change the experiment, not this file. -->"
 
 
-def write_page(experiment: Experiment, out: Path, command: str, file: str, folder: Path) -> Path:
+def write_page(experiment: Experiment, out: Path, command: str, apart: str, folder: Path) -> Path:
     """Write ``FILE.md``, ``FILE.json`` and ``FILE*.png`` from what is finished of an experiment.
 
     Runs that an earlier page of the same name knows and that are not in the folder, because they were carried out
@@ -32,7 +32,7 @@ def write_page(experiment: Experiment, out: Path, command: str, file: str, folde
         experiment: what was asked for.
         out: its folder.
         command: what makes these results.
-        file: stem of the files.
+        apart: what other data or another budget adds to the names of pages; empty for what the experiment says.
         folder: where they go.
 
     Returns:
@@ -41,10 +41,10 @@ def write_page(experiment: Experiment, out: Path, command: str, file: str, folde
     Raises:
         UserError: if there is a page of that name that was not written here.
     """
+    file = f"{experiment.file}{apart}"
     path = folder / f"{file}.md"
     if path.exists() and not path.read_text(encoding="utf-8").startswith(MARK):
         raise UserError(f"{path} was not written by this command: choose another --page, or another `file` in the YAML")
-    apart = file.removeprefix(experiment.file)
     pages = [file, *(f"{other}{apart}" for other in experiment.also)]
     evidence = gather(experiment, out, [folder / f"{page}.json" for page in pages])
     folder.mkdir(parents=True, exist_ok=True)

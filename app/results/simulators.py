@@ -26,7 +26,7 @@ REFERENCES = {MEASURES["error_50"]: 1.0, MEASURES["inside_50"]: 0.5, MEASURES["i
 def sections(evidence: Evidence) -> list[str]:
     """The table of what was measured."""
     rows = []
-    for result in evidence.results:
+    for result in evidence.finished:
         own = matching(evidence.rows, result.task, result.variant, result.demonstrations)
         for data in DATA:
             cells = [_cell(values(own, f"{name}_{data}")) for name in MEASURES]

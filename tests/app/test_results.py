@@ -143,7 +143,7 @@ def test_goals_are_judged_on_every_task_in_their_scope(tmp_path: Path) -> None:
 
 def test_rows_hold_what_each_run_found(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    write_page(experiment, out, "offsim experiment duel", "duel", out)
+    write_page(experiment, out, "offsim experiment duel", "", out)
     rows = json.loads((out / "duel.json").read_text())
     assert len(rows) == 5
     wanted = {
@@ -174,7 +174,7 @@ def test_rows_hold_what_each_run_found(tmp_path: Path) -> None:
 
 def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    text = write_page(experiment, out, "offsim experiment duel", "duel", out).read_text()
+    text = write_page(experiment, out, "offsim experiment duel", "", out).read_text()
     for line in (
         "# Good against bad",
         "Which one?",
@@ -211,6 +211,12 @@ def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> Non
             {"duel.png", "duel-errors.png", "duel-rewards.png"},
         ),
         (
+            "ablation",
+            "| hopper | good | 10 | held-out expert | 0.1 [0.1, 0.1] | – | 0.55 [0.55, 0.55] | 0.85 [0.85, 0.85] | "
+            "0.4 [0.4, 0.4] | 3 of 3 |",
+            {"duel.png", "duel-errors.png", "duel-rewards.png"},
+        ),
+        (
             "simulator",
             "| hopper | good | 10 | held-out expert | 0.1 [0.1, 0.1] | – | 0.55 [0.55, 0.55] | 0.85 [0.85, 0.85] | "
             "0.4 [0.4, 0.4] | 3 of 3 |",
@@ -222,7 +228,7 @@ def test_other_kinds_of_page(page: str, line: str, images: set[str], tmp_path: P
     experiment, out = make(tmp_path, page, tasks=("hopper",))
     rewards = {when: {"expert": [1.0, 2.0], "random": [0.0, 0.5]} for when in ("before", "after")}
     (out / "hopper/good/demonstrations10/seed1/reward_histograms.json").write_text(json.dumps(rewards))
-    text = write_page(experiment, out, "offsim experiment duel", "duel", tmp_path / "page").read_text()
+    text = write_page(experiment, out, "offsim experiment duel", "", tmp_path / "page").read_text()
     assert line in text.splitlines()
     assert {path.name for path in (tmp_path / "page").glob("*.png")} == images
 
@@ -231,7 +237,7 @@ def test_the_json_of_a_page_is_json_whatever_was_measured(tmp_path: Path) -> Non
     experiment, out = make(tmp_path)
     rewards = {"before": {"expert": [1.0, float("nan")]}, "after": {"expert": [float("inf")]}}
     (out / "hopper/good/demonstrations10/seed1/reward_histograms.json").write_text(json.dumps(rewards))
-    write_page(experiment, out, "offsim experiment duel", "duel", tmp_path / "page")
+    write_page(experiment, out, "offsim experiment duel", "", tmp_path / "page")
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -244,7 +250,7 @@ def test_the_json_of_a_page_is_json_whatever_was_measured(tmp_path: Path) -> Non
 
 def test_a_page_is_written_before_anything_is_finished(tmp_path: Path) -> None:
     experiment, _ = make(tmp_path)
-    text = write_page(experiment, tmp_path / "nothing", "offsim experiment duel", "duel", tmp_path / "page").read_text()
+    text = write_page(experiment, tmp_path / "nothing", "offsim experiment duel", "", tmp_path / "page").read_text()
     assert "- finished: 0 of 12 runs" in text and "duel.png" not in text
     assert json.loads((tmp_path / "page" / "duel.json").read_text()) == []
 
@@ -261,10 +267,10 @@ def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> No
     experiment, out = make(tmp_path)
     rewards = {"before": {"expert": [1.0]}, "after": {"expert": [2.0]}}
     (out / "hopper/good/demonstrations10/seed1/reward_histograms.json").write_text(json.dumps(rewards))
-    write_page(experiment, out, "offsim experiment duel", "duel", tmp_path)
+    write_page(experiment, out, "offsim experiment duel", "", tmp_path)
     before = json.loads((tmp_path / "duel.json").read_text())
     shutil.rmtree(out / "hopper" / "good")
-    text = write_page(experiment, out, "offsim experiment duel", "duel", tmp_path).read_text()
+    text = write_page(experiment, out, "offsim experiment duel", "", tmp_path).read_text()
     assert json.loads((tmp_path / "duel.json").read_text()) == before
     for line in (
         "- finished: 5 of 12 runs",
@@ -280,14 +286,14 @@ def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> No
 
 def test_runs_of_another_page_count_where_settings_are_the_same(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    write_page(experiment, out, "offsim experiment duel", "duel-small", tmp_path)
+    write_page(experiment, out, "offsim experiment duel", "-small", tmp_path)
     content = yaml.safe_load((tmp_path / "duel.yaml").read_text())
     content |= {"file": "again", "also": ["duel"], "goals": [], "seeds": [1, 3]}
     content["variants"] = {"plain": {}, "other": {"policy": {"updates": 4}}}
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(content))
     again = load_experiment(str(tmp_path / "again.yaml"))
-    assert "finished: 0 of 8" in write_page(again, tmp_path / "none", "", "again", tmp_path).read_text()  # other data
-    text = write_page(again, tmp_path / "none", "", "again-small", tmp_path).read_text()
+    assert "finished: 0 of 8" in write_page(again, tmp_path / "none", "", "", tmp_path).read_text()  # other data
+    text = write_page(again, tmp_path / "none", "", "-small", tmp_path).read_text()
     assert "finished: 1 of 8" in text
     (row,) = json.loads((tmp_path / "again-small.json").read_text())
     assert (row["method"], row["seed"], row["policy_mean"]) == ("plain", 1, 1700.0)
@@ -295,7 +301,7 @@ def test_runs_of_another_page_count_where_settings_are_the_same(tmp_path: Path) 
 
 def test_a_page_drops_runs_with_other_settings(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
-    write_page(experiment, out, "offsim experiment duel", "duel", tmp_path)
+    write_page(experiment, out, "offsim experiment duel", "", tmp_path)
     path = tmp_path / "duel.yaml"
     path.write_text(path.read_text().replace("updates: 3", "updates: 4"))
     evidence = gather(load_experiment(str(path)), tmp_path / "nothing", [tmp_path / "duel.json"])
@@ -358,4 +364,4 @@ def test_damaged_pages_are_not_taken_for_ours(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
     (out / "duel.md").write_text("")
     with pytest.raises(UserError, match="was not written by this command"):
-        write_page(experiment, out, "offsim experiment duel", "duel", out)
+        write_page(experiment, out, "offsim experiment duel", "", out)
