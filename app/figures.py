@@ -147,7 +147,8 @@ def return_curves(curve: Mapping[str, Numbers], expert: float, cloning: float) -
 
     A learned reward has a unit of its own, so the real return stands in one panel, with the expert and behaviour
     cloning, and returns in learned reward stand in another: the simulator's promise, and what the same reward pays
-    for the policy's real episodes where that was measured.
+    for the policy's real episodes where that was measured. Its axis begins at 0: their distance is to be
+    judged by their size.
 
     Args:
         curve: equally long ``update``, ``real_return``, ``real_low``, ``real_high``, ``simulator_return``,
@@ -190,6 +191,10 @@ def return_curves(curve: Mapping[str, Numbers], expert: float, cloning: float) -
                 for reference, height, dashes in (("expert", expert, "--"), ("behaviour cloning", cloning, ":")):
                     if math.isfinite(height):
                         axis.axhline(height, color=color(reference), linestyle=dashes, label=reference)
+        if title != "return in the task":  # 0 is what an average roll-out earns
+            low, high = axis.get_ylim()
+            room = 0.05 * max(-low, high)
+            axis.set_ylim(min(low - room, 0.0), max(high + room, 0.0))
         handles |= {str(handle.get_label()): handle for handle in axis.get_legend_handles_labels()[0]}
     axes[-1].set_xlabel("updates of the policy")
     axes[-1].xaxis.set_major_formatter(FuncFormatter(compact))

@@ -434,6 +434,17 @@ def test_critics_and_simulator_share_the_panel_of_discounted_returns() -> None:
     assert figure.axes[-1].get_ylabel() == "discounted return"
 
 
+def test_returns_in_learned_reward_are_drawn_from_zero() -> None:
+    curve = {name: np.array([2900.0, 3000.0, 3100.0]) for name in ("update", "real_return", "real_low", "real_high")}
+    curve["simulator_return"] = np.array([900.0, 910.0, 940.0])
+    task, learned = figures.return_curves(curve, expert=3000.0, cloning=3000.0).axes
+    assert task.get_ylim()[0] > 2800.0
+    assert learned.get_ylim() == (0.0, pytest.approx(990.0, abs=10.0))
+    curve["simulator_return"] = np.array([-40.0, -20.0, -10.0])
+    low, high = figures.return_curves(curve, expert=3000.0, cloning=3000.0).axes[1].get_ylim()
+    assert low < -40.0 and high == 0.0
+
+
 def test_odd_logs_become_notes(tmp_path: Path) -> None:
     write_bare(tmp_path)
     for stage, text in (("policy", "time,loss\n1,2\n"), ("simulator", "")):
