@@ -16,7 +16,27 @@ from zoo.start_states import StartStates
 from zoo.termination import RuleTermination
 from zoo.transition import TransitionModel
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "zoo" / "weights").rglob("*.md")])
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in an address."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for address in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in address:
+            continue
+        file, _, heading = address.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), address
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in map(anchor, headings), address
 
 
 def programs(page: Path) -> list[str]:
