@@ -231,7 +231,7 @@ OTHER_DATA: dict[str, dict[str, Any]] = {  # by what the names of pages say of i
         "expert": "reference/{task}/expert-v0",
         "diverse": ["reference/{task}/mixed-v0"],
     },
-    "offsim-expert-v1-offsim-mixed-v1": {"expert": "offsim/{task}/expert-v1", "diverse": ["offsim/{task}/mixed-v1"]},
+    "offsim-expert-v0-offsim-mixed-v0": {"expert": "offsim/{task}/expert-v0", "diverse": ["offsim/{task}/mixed-v0"]},
 }
 
 
