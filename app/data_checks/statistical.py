@@ -8,6 +8,7 @@ import numpy as np
 
 from app.data_checks.finding import FAULT, NOTE, Finding
 from app.data_checks.recording import Array, Recorded, Transitions
+from datamodules.checks import EARLY
 from datamodules.sources import Source
 
 ROUNDING = 1e-5  # of an action range: what single precision and clipping leave
@@ -18,6 +19,7 @@ SHIFT_GAIN = 0.12  # share of the unexplained change that a shift has to explain
 SHIFT_DIFFERENCE = 0.01  # share of all change, likewise: of what is known nearly exactly a share means nothing
 REACTION = 0.98  # share of the actions that follow linearly from the row's own observation, above which they are known
 SHIFT_ROWS = 20_000
+RARE = 0.2  # share of the episodes up to which ends are an exception
 
 
 def broken_episodes(source: Source, episodes: Sequence[Recorded]) -> tuple[list[Finding], list[Recorded]]:
@@ -65,6 +67,7 @@ def statistical(source: Source, episodes: Sequence[Recorded], rows: Transitions)
         *_copies(episodes, rows),
         *_time_limits(rows),
         *_no_end(rows),
+        *_early_ends(rows),
         *_shifted(rows),
     ]
 
@@ -167,6 +170,23 @@ def _no_end(rows: Transitions) -> list[Finding]:
         f"{open_ended.sum()} of {last.sum()} episodes just stop, neither terminated nor truncated: taken as truncated"
     )
     return [Finding("no end", NOTE, text)]
+
+
+def _early_ends(rows: Transitions) -> list[Finding]:
+    """Episodes that end well before the others, where hardly any end at all; elsewhere to end may be the point."""
+    last = rows.step == rows.length - 1
+    usual = rows.length[last].mean()
+    early = last & rows.terminated & (rows.length < EARLY * usual)
+    if not early.any() or (last & rows.terminated).sum() > RARE * last.sum():
+        return []
+    which = _first([f"episode {number}" for number in rows.episode[early]])
+    first, longest = rows.length[early].min(), rows.length[early].max()
+    after = f"{first} to {longest}" if longest > first else str(first)
+    text = (
+        f"{which} end after {after} steps, where the {last.sum()} episodes have {usual:.0f} on average. In "
+        "demonstrations these may be failures, which a policy will imitate"
+    )
+    return [Finding("early ends", NOTE, text)]
 
 
 def _shifted(rows: Transitions) -> list[Finding]:

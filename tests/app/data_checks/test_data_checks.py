@@ -310,6 +310,22 @@ def test_constant_features_episodes_without_an_end_and_copied_transitions_are_no
     assert found == {"constant observation": "note", "no end": "note", "copied transitions": "note"}
 
 
+def test_ends_that_are_early_are_noted_where_they_are_the_exception(
+    write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ending(episode: Recorded, number: int, steps: int) -> Recorded:
+        short = replace(episode.steps(0, steps), number=number)
+        flags = np.arange(steps) == steps - 1
+        return replace(short, terminations=flags, truncations=np.zeros(steps, dtype=bool))
+
+    found = check(write([*cheetah, ending(cheetah[0], 6, 20)], None), tmp_path)
+    assert found["early ends"] == "note"
+    assert "episode 6: end after 20 steps, where the 7 episodes have 54 on average" in capsys.readouterr().out
+    minari.delete_dataset("test/set-v0")
+    often = [*cheetah, *(ending(each, 6 + index, 20 + index) for index, each in enumerate(cheetah[:3]))]
+    assert "early ends" not in check(write(often, None), tmp_path)
+
+
 def test_ids_that_cannot_be_written_are_refused(
     write: Callable[..., str], hopper: list[Recorded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
