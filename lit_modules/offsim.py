@@ -25,6 +25,7 @@ from torch import Tensor
 
 from datamodules.statistics import Statistics
 from lit_modules import diagnostics
+from lit_modules.forecasts import RecordedSteps, forecast_loss
 from lit_modules.game_rollouts import GameRollOuts
 from lit_modules.game_validation import REWARD_ROWS, held_out, log_game, predictions
 from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
@@ -127,6 +128,11 @@ class OffSim(GameRollOuts):
         transition_gradient_norm: norm to which larger gradients of the ensemble are scaled down; ``None`` leaves them.
             One row of which a member was too sure would otherwise undo what that member has learned.
         transition_weight_decay: decoupled weight decay of the ensemble.
+        forecast_updates: how many of the updates before the game, the last of them, learn from forecasts of several
+            steps as well, see ``lit_modules.forecasts``; 0 for none.
+        forecast_steps: steps of these forecasts.
+        forecast_weight: weight of their mean loss beside the likelihood.
+        forecast_learning_rate: Adam's rate for the ensemble when they begin; it falls by a cosine as the one before.
         reward_learning_rate: Adam's rate for the reward.
         reward_average: decay of the running average of the reward's weights; the average is what is kept, since
             the last iterate of a game circles its solution.
@@ -183,6 +189,10 @@ class OffSim(GameRollOuts):
         transition_final_rate: float = 0.02,
         transition_gradient_norm: float | None = 0.3,
         transition_weight_decay: float = 5e-5,
+        forecast_updates: int = 0,
+        forecast_steps: int = 5,
+        forecast_weight: float = 1.0,
+        forecast_learning_rate: float = 2e-3,
         reward_learning_rate: float = 3e-4,
         reward_average: float = 0.999,
         noise_scale: float | str = CALIBRATED,
@@ -220,10 +230,16 @@ class OffSim(GameRollOuts):
         self.register_buffer("entropy_weight", ENTROPY_TUNING.initial(entropy_weight), persistent=False)
         self.register_buffer("target_entropy", torch.tensor(0.0), persistent=False)
         self.recorded: RecordedActions | None = None
+        self.recorded_steps: RecordedSteps | None = None
         self.row_margins: Tensor | None = None
         refuse_unknown_aggregation(aggregation)
         if isinstance(noise_scale, str) and noise_scale != CALIBRATED:
             raise ValueError(f"unknown noise_scale {noise_scale!r}: choose a number or {CALIBRATED}")
+        if forecast_updates > pretraining_updates:
+            raise ValueError(
+                f"forecast_updates is {forecast_updates}: it counts updates before the game, of which there are "
+                f"{pretraining_updates} (pretraining_updates)"
+            )
         if isinstance(margin, str) and margin != ADAPTIVE:
             raise ValueError(
                 f"unknown margin {margin!r}: choose a number, one for each diverse data set, or {ADAPTIVE}"
@@ -252,6 +268,8 @@ class OffSim(GameRollOuts):
         self.place_random_numbers(self.random)
         if stage != "fit":
             return  # everything below is in the checkpoint
+        if self.hparams["forecast_updates"] > 0:
+            self.recorded_steps = RecordedSteps(tables, self.trainer.strategy.root_device)
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         self.set_statistics(data.statistics)
         self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
@@ -299,6 +317,7 @@ class OffSim(GameRollOuts):
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         logged: dict[str, Tensor] = {}
         dealt = self.deal(batch)
+        dealt_row = dealt.pop("row")
         for index in range(batch["all"].shape[0]):
             game = self.updates >= self.hparams["pretraining_updates"]
             if self.updates == self.hparams["pretraining_updates"]:
@@ -323,6 +342,9 @@ class OffSim(GameRollOuts):
                 yield Follow(list(average), list(current), 1.0 - self.hparams["reward_average"])
             if moved:
                 inputs = {name: column[index] for name, column in dealt.items()}
+                if self._forecasts():
+                    assert self.recorded_steps is not None
+                    inputs |= self.recorded_steps.after(dealt_row[index], self.hparams["forecast_steps"] - 1)
                 parts = yield Descend(
                     "transition_objective",
                     (inputs, drawn, rollouts),
@@ -348,8 +370,8 @@ class OffSim(GameRollOuts):
             rows: streams ``expert`` and ``all``, ``(K, N)``.
 
         Returns:
-            ``observation``, ``action``, ``next_observation`` and bootstrap ``weight``, ``(K, E, B, ...)``; with a
-            learned termination also ``reached`` and ``ended``, ``(K, N, ...)``.
+            ``observation``, ``action``, ``next_observation``, bootstrap ``weight`` and ``row``, ``(K, E, B, ...)``;
+            with a learned termination also ``reached`` and ``ended``, ``(K, N, ...)``.
         """
         members, expert, every = self.transition.members, rows["expert"], rows["all"]
         updates, block = every.shape[0], every.shape[1] // members
@@ -365,6 +387,7 @@ class OffSim(GameRollOuts):
             "action": dealt("action"),
             "next_observation": dealt("next", "observation"),
             "weight": bootstrap_weights(dealt("row"), members),
+            "row": dealt("row"),
         }
         if isinstance(self.termination, LearnedTermination):
             result["reached"] = every["next", "observation"]
@@ -455,7 +478,7 @@ class OffSim(GameRollOuts):
         """Likelihood of the data, and in the game the reward of the model's own transitions and entropy.
 
         Args:
-            inputs: what :meth:`deal` returned for one update.
+            inputs: what :meth:`deal` returned for one update; with forecasts also what comes after its rows.
             drawn: what :meth:`draw` returned; ``None`` before the game.
             rollouts: what :meth:`simulate` returned; ``None`` before the game.
         """
@@ -472,6 +495,11 @@ class OffSim(GameRollOuts):
             "transition/negative_log_likelihood": likelihood.detach().mean(),
             "transition/squared_error": error.detach().mean(),
         }
+        if "running" in inputs:
+            first = self.transition.next_observation(inputs["observation"], mean)
+            forecasts = forecast_loss(self.transition, first, inputs, inputs["weight"])
+            loss = loss + settings["forecast_weight"] * forecasts
+            parts["transition/forecasts"] = forecasts.detach()
         if drawn is not None and rollouts is not None:
             if settings["entropy_weight"] != 0:
                 # Entropy of a diagonal Gaussian per feature, up to a constant; in the likelihood's own unit
@@ -498,12 +526,22 @@ class OffSim(GameRollOuts):
         following = self.sample(observation, action, drawn["own_order"], drawn["own_noise"])
         return self.reward.raw(self.reward.features(observation, action, following)).mean()
 
+    def _forecasts(self) -> bool:
+        """Whether this update learns from forecasts of several steps as well."""
+        last, count = self.hparams["pretraining_updates"], self.hparams["forecast_updates"]
+        return bool(last - count <= self.updates < last)
+
     def _transition_rate(self) -> float:
         """Learning rate of the transition model now."""
-        done, warmup = self.updates / max(1, self.hparams["pretraining_updates"]), self.hparams["transition_warmup"]
-        share = cosine_decay(done, self.hparams["transition_final_rate"])
-        share *= min(1.0, (self.updates + 1) / max(1, warmup))
-        return float(share * self.hparams["transition_learning_rate"])
+        settings = self.hparams
+        rate, floor = settings["transition_learning_rate"], settings["transition_final_rate"]
+        alone = settings["pretraining_updates"] - settings["forecast_updates"]
+        if self._forecasts():
+            rate, floor = settings["forecast_learning_rate"], floor * rate / settings["forecast_learning_rate"]
+            return float(rate * cosine_decay((self.updates - alone) / settings["forecast_updates"], floor))
+        share = cosine_decay(self.updates / max(1, alone), floor)
+        share *= min(1.0, (self.updates + 1) / max(1, settings["transition_warmup"]))
+        return float(share * rate)
 
     # -------------------------------------------------------------------------------------------------- validation
 

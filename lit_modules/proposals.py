@@ -129,10 +129,17 @@ class RecordedActions:
         Returns:
             Actions ``(H, B, A)`` (any where not running) and running ``(H, B)`` bool.
         """
+        rows, running = self.rows_after(row, horizon)
+        return take(self.actions, rows).to(row.device), running.to(row.device)
+
+    def rows_after(self, row: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
+        """Rows ``(...)`` themselves and those after them, ``(H, ...)``, the last of the episode again once it is over,
+        and whether it was not.
+        """
         at = row.to(self.last_rows.device)
         last = self.last_rows[torch.searchsorted(self.last_rows, at)]
-        wanted = at + torch.arange(horizon, device=at.device).unsqueeze(-1)
-        return take(self.actions, torch.minimum(wanted, last)).to(row.device), (wanted <= last).to(row.device)
+        wanted = at + torch.arange(horizon, device=at.device).view(-1, *[1] * at.dim())
+        return torch.minimum(wanted, last), wanted <= last
 
 
 def _last_rows(table: TensorDict) -> Iterator[Tensor]:

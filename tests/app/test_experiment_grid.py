@@ -260,3 +260,12 @@ def test_settings_of_an_anchor_say_nothing_without_one() -> None:
     loosened = settings(anchor_weight=1.0, loosen_below=0.6, loosened_hold=0.01, judged_episodes=100)
     assert comparable(loosened) == loosened
     assert comparable({"stages": [], "matmul_precision": "highest"}) == {"stages": []}
+
+
+def test_settings_of_forecasts_say_nothing_without_any() -> None:
+    def settings(**model: Any) -> dict[str, Any]:
+        return {"seed": 0, "simulator": {"updates": 5, "model": {"members": 7, **model}}}
+
+    assert comparable(settings(forecast_updates=0, forecast_steps=5, forecast_weight=0.3)) == settings()
+    forecasting = settings(forecast_updates=2, forecast_steps=5)
+    assert comparable(forecasting) == forecasting

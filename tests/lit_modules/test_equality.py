@@ -13,6 +13,7 @@ from tensordict import TensorDict
 
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.compilation import compiler_at_hand
+from lit_modules.forecasts import RecordedSteps
 from lit_modules.method import Conversation, Descend, Method
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
@@ -52,7 +53,7 @@ def cloning(folder: Path, seed: int, **settings: Any) -> Method:
 
 
 def offsim(folder: Path, seed: int, **settings: Any) -> Method:
-    # 12 updates of likelihood, then the game, with and without a transition step
+    # 12 updates of likelihood, 4 of them with forecasts, then the game, with and without a transition step
     module = OffSim(
         SIZE,
         LOW,
@@ -63,6 +64,8 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
         reward_hidden_sizes=(8, 8),
         proposal={"dataset": 0.5, "uniform": 0.5},
         pretraining_updates=12,
+        forecast_updates=4,
+        forecast_steps=3,
         transition_every=2,
         transition_gradient_norm=0.5,  # some are larger, some are not
         starts=8,
@@ -70,7 +73,7 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
         entropy_weight="tuned",
         **settings,
     )
-    module.recorded = RecordedActions([table(100)])
+    module.recorded, module.recorded_steps = RecordedActions([table(100)]), RecordedSteps([table(100)])
     module.row_margins = torch.rand(100)
     module.target_entropy.fill_(-0.1 * seed)
     module._measure_before_game = lambda: None  # type: ignore[method-assign]

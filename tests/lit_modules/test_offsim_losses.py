@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from lit_modules import proposals
 from lit_modules.diagnostics import segments
+from lit_modules.forecasts import RecordedSteps
 from lit_modules.method import Compute, Follow
 from lit_modules.offsim import GAME_SETTINGS, OffSim
 from lit_modules.proposals import ActionProposal, RecordedActions
@@ -451,6 +452,54 @@ def test_learning_rate_decays_over_the_pretraining_only() -> None:
     for updates, expected in ((0, 0.1), (9, 0.98), (50, 0.55), (100, 0.1), (300, 0.1)):
         module.updates = updates
         assert module._transition_rate() == pytest.approx(expected, abs=1e-2)
+
+
+def test_forecasts_begin_at_a_rate_of_their_own() -> None:
+    module = make(
+        pretraining_updates=120,
+        forecast_updates=20,
+        transition_learning_rate=1.0,
+        transition_final_rate=0.1,
+        transition_warmup=10,
+        forecast_learning_rate=0.5,
+    )
+    for updates, expected in (
+        (0, 0.1),
+        (50, 0.55),
+        (99, 0.1),
+        (100, 0.5),
+        (110, 0.3),
+        (119, 0.1),
+        (120, 0.1),
+        (300, 0.1),
+    ):
+        module.updates = updates
+        assert module._transition_rate() == pytest.approx(expected, abs=1e-2)
+        assert module._forecasts() == (100 <= updates < 120)
+
+
+def test_forecasts_are_of_the_last_updates_before_the_game() -> None:
+    module = make(pretraining_updates=4, forecast_updates=2, forecast_steps=3)
+    module.recorded_steps = RecordedSteps([table(12)])
+    asked = converse(module, 6)
+    told = {update: step.arguments[0] for update, name, step in asked if name == "transition_objective"}
+    assert [update for update, inputs in told.items() if "running" in inputs] == [2, 3]
+    assert told[2]["later_action"].shape == (2, 3, 4, 2)
+    with pytest.raises(
+        ValueError, match="forecast_updates is 5: it counts updates before the game, of which there are 4"
+    ):
+        make(pretraining_updates=4, forecast_updates=5)
+
+
+def test_forecasts_add_to_the_loss_of_the_transition_model() -> None:
+    module = make(forecast_weight=0.5)
+    rows = batches(module)
+    inputs = one_update(module, rows)
+    alone, _ = module.transition_objective(inputs)
+    later = RecordedSteps([rows["all"]]).after(inputs["row"], 3)
+    both, parts = module.transition_objective(inputs | later)
+    assert float(both - alone) == pytest.approx(0.5 * float(parts["transition/forecasts"]), rel=1e-4)
+    assert float(parts["transition/forecasts"]) > 0.0
 
 
 def test_tuned_entropy_weight_follows_the_shortfall() -> None:
