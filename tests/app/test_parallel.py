@@ -46,6 +46,7 @@ GAME: dict[str, Any] = {
     "horizon": 3,
     "starts": 8,
     "pretraining_updates": 10,
+    "forecast_updates": 4,
     "margin_weight": 1.0,
     "entropy_weight": "tuned",
 }
