@@ -106,10 +106,6 @@ class Table:
         """Row of the first step of every episode, ``(episodes,)``."""
         return torch.from_numpy(np.cumsum(self.lengths) - self.lengths)
 
-    def last_rows(self) -> Tensor:
-        """Row of the last step of every episode, ``(episodes,)``."""
-        return torch.from_numpy(np.cumsum(self.lengths) - 1)
-
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         if self.folder is not None:
@@ -118,6 +114,11 @@ class Table:
 
 
 _MAPPED: weakref.WeakSet[Table] = weakref.WeakSet()  # tables whose files are open in this process
+
+
+def any_table_is_mapped() -> bool:
+    """Whether rows that lie apart should be read in portions, with :func:`release_mapped_tables` in between."""
+    return len(_MAPPED) > 0
 
 
 def release_mapped_tables() -> None:

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.episodes import Episode
+from datamodules.episodes import Episode, EpisodeReader
 from datamodules.errors import DataError
 from datamodules.sources import Source
 from datamodules.statistics import Statistics
 
 LOST = 16.0  # of the least differences in single precision, below which a feature's usual change is mostly rounding
-EARLY = 0.5  # of the usual length, below which the end of a demonstration is worth a word
-NAMED = 5  # of these at most are named
+EARLY = 0.5  # of the usual length, below which the end of a demonstration is worth a word,
+RARE = 0.2  # where no larger share of the episodes ends
+LOOKED_AT = 200  # episodes, to tell that
+NAMED = 5  # early ends at most
 OUT_OF_BOUNDS = ("keep", "clip")
 STREAMS = ("expert", "diverse", "all")
 
@@ -213,25 +215,31 @@ def warn_outside_bounds(dataset_id: str, outside: int, rows: int, out_of_bounds:
     )
 
 
-def warn_of_early_ends(sources: Sequence[Source], lengths: NDArray[np.int64], terminated: NDArray[np.bool_]) -> None:
-    """Say so if demonstrations come to an end, and that well before episodes of their datasets usually do.
+def warn_of_early_ends(source: Source, episodes: Sequence[int]) -> None:
+    """Say so if demonstrations come to an end well before the others, where hardly any episode ends at all.
+
+    Elsewhere to end may be the point. An episode that was merely cut off says nothing.
 
     Args:
-        sources: the expert datasets that they were drawn from.
-        lengths: steps of each demonstration, ``(demonstrations,)``.
-        terminated: whether it ended in a terminal state, likewise; one that was merely cut off says nothing.
+        source: the expert dataset.
+        episodes: numbers of those that are learned from.
     """
-    usual = sum(source.steps for source in sources) / sum(source.episodes for source in sources)
-    early = lengths[terminated & (lengths < EARLY * usual)]
-    if len(early):
+    some = range(0, source.episodes, max(1, source.episodes // LOOKED_AT))
+    usual = source.steps / source.episodes
+    with EpisodeReader(source) as reader:
+        if np.mean(reader.ended(some)) > RARE:
+            return
+        found = zip(episodes, reader.lengths(episodes), reader.ended(episodes), strict=True)
+        early = [f"episode {number} after {steps}" for number, steps, ended in found if ended and steps < EARLY * usual]
+    if early:
         which = (
-            f"{len(early)} of {len(lengths)} demonstrations end" if len(lengths) > 1 else "the one demonstration ends"
+            "the demonstration ends" if len(episodes) == 1 else f"{len(early)} of {len(episodes)} demonstrations end"
         )
-        after = ", ".join(map(str, early[:NAMED])) + (" ..." if len(early) > NAMED else "")
-        datasets = ", ".join(source.id for source in sources)
+        where = ", ".join(early[:NAMED]) + (" ..." if len(early) > NAMED else "")
+        remedy = "another seed draws other demonstrations" if len(episodes) < source.episodes else "leave them out"
         warnings.warn(
-            f"{which} early, after {after} steps, where episodes of {datasets} have {usual:.0f} on average. If such an "
-            "end is a failure, the policy will imitate it: another seed draws other demonstrations",
+            f"dataset {source.id}: {which} early, {where} steps, where episodes have {usual:.0f} on average. "
+            f"If that is a failure, the policy will imitate it: {remedy}",
             stacklevel=2,
         )
 

@@ -115,6 +115,11 @@ class EpisodeReader:
         """Number of steps of each of the episodes, without reading them."""
         return [len(self._field(self._group(index), index, "actions")) for index in episodes]
 
+    def ended(self, episodes: Sequence[int]) -> list[bool]:
+        """Whether the last step of each of the episodes is recorded as terminal, without reading the others."""
+        flags = (self._field(self._group(index), index, "terminations") for index in episodes)
+        return [bool(len(each) and each[-1]) for each in flags]
+
     def read(self, episodes: Sequence[int]) -> Iterator[tuple[int, Episode]]:
         """Number and content of each of the episodes, one at a time.
 

@@ -170,10 +170,9 @@ class TransitionDataModule(lightning.LightningDataModule):
             else measure(self.expert_train, self.diverse_train, after_block=train.release)
         )
         checks.warn_of_lost_precision(self._expert[0], self.statistics)
-        last = train.last_rows()
-        last = last[last < self._expert_rows]
-        ended = train.scattered("terminated", last).flatten().numpy()
-        checks.warn_of_early_ends(self._expert, train.scattered("step", last).flatten().numpy() + 1, ended)
+        for part in self._train_parts:
+            if self._is_expert(part.source):
+                checks.warn_of_early_ends(part.source, part.episodes)
         self._train, self._held_out = train, held_out
         self.release()
 

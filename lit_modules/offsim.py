@@ -132,7 +132,7 @@ class OffSim(GameRollOuts):
             steps as well, see ``lit_modules.forecasts``; 0 for none.
         forecast_steps: steps of these forecasts.
         forecast_weight: weight of their mean loss beside the likelihood.
-        forecast_learning_rate: Adam's rate for the ensemble when they begin; it falls by a cosine as the one before.
+        forecast_learning_rate: Adam's rate for the ensemble when they begin; it falls by a cosine to the final rate.
         reward_learning_rate: Adam's rate for the reward.
         reward_average: decay of the running average of the reward's weights; the average is what is kept, since
             the last iterate of a game circles its solution.
@@ -230,11 +230,12 @@ class OffSim(GameRollOuts):
         self.register_buffer("entropy_weight", ENTROPY_TUNING.initial(entropy_weight), persistent=False)
         self.register_buffer("target_entropy", torch.tensor(0.0), persistent=False)
         self.recorded: RecordedActions | None = None
-        self.recorded_steps: RecordedSteps | None = None
         self.row_margins: Tensor | None = None
         refuse_unknown_aggregation(aggregation)
         if isinstance(noise_scale, str) and noise_scale != CALIBRATED:
             raise ValueError(f"unknown noise_scale {noise_scale!r}: choose a number or {CALIBRATED}")
+        if forecast_updates > 0 and forecast_steps < 2:
+            raise ValueError(f"forecast_steps is {forecast_steps}: a forecast of several steps has at least 2")
         if forecast_updates > pretraining_updates:
             raise ValueError(
                 f"forecast_updates is {forecast_updates}: it counts updates before the game, of which there are "
@@ -264,12 +265,11 @@ class OffSim(GameRollOuts):
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
-        self.recorded = RecordedActions(tables, self.trainer.strategy.root_device)
+        look_up = RecordedSteps if stage == "fit" and self.hparams["forecast_updates"] > 0 else RecordedActions
+        self.recorded = look_up(tables, self.trainer.strategy.root_device)
         self.place_random_numbers(self.random)
         if stage != "fit":
             return  # everything below is in the checkpoint
-        if self.hparams["forecast_updates"] > 0:
-            self.recorded_steps = RecordedSteps(tables, self.trainer.strategy.root_device)
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         self.set_statistics(data.statistics)
         self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
@@ -317,7 +317,7 @@ class OffSim(GameRollOuts):
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         logged: dict[str, Tensor] = {}
         dealt = self.deal(batch)
-        dealt_row = dealt.pop("row")
+        rows = dealt.pop("row")  # only look-ups read it, and no function of tensors is to be made for it
         for index in range(batch["all"].shape[0]):
             game = self.updates >= self.hparams["pretraining_updates"]
             if self.updates == self.hparams["pretraining_updates"]:
@@ -342,9 +342,9 @@ class OffSim(GameRollOuts):
                 yield Follow(list(average), list(current), 1.0 - self.hparams["reward_average"])
             if moved:
                 inputs = {name: column[index] for name, column in dealt.items()}
-                if self._forecasts():
-                    assert self.recorded_steps is not None
-                    inputs |= self.recorded_steps.after(dealt_row[index], self.hparams["forecast_steps"] - 1)
+                if self._forecasting():
+                    assert isinstance(self.recorded, RecordedSteps)
+                    inputs |= self.recorded.after(rows[index], self.hparams["forecast_steps"] - 1)
                 parts = yield Descend(
                     "transition_objective",
                     (inputs, drawn, rollouts),
@@ -495,9 +495,9 @@ class OffSim(GameRollOuts):
             "transition/negative_log_likelihood": likelihood.detach().mean(),
             "transition/squared_error": error.detach().mean(),
         }
-        if "running" in inputs:
+        if "later_action" in inputs:
             first = self.transition.next_observation(inputs["observation"], mean)
-            forecasts = forecast_loss(self.transition, first, inputs, inputs["weight"])
+            forecasts = forecast_loss(self.transition, first, inputs)
             loss = loss + settings["forecast_weight"] * forecasts
             parts["transition/forecasts"] = forecasts.detach()
         if drawn is not None and rollouts is not None:
@@ -526,7 +526,7 @@ class OffSim(GameRollOuts):
         following = self.sample(observation, action, drawn["own_order"], drawn["own_noise"])
         return self.reward.raw(self.reward.features(observation, action, following)).mean()
 
-    def _forecasts(self) -> bool:
+    def _forecasting(self) -> bool:
         """Whether this update learns from forecasts of several steps as well."""
         last, count = self.hparams["pretraining_updates"], self.hparams["forecast_updates"]
         return bool(last - count <= self.updates < last)
@@ -534,14 +534,14 @@ class OffSim(GameRollOuts):
     def _transition_rate(self) -> float:
         """Learning rate of the transition model now."""
         settings = self.hparams
-        rate, floor = settings["transition_learning_rate"], settings["transition_final_rate"]
+        start, final = settings["transition_learning_rate"], settings["transition_final_rate"]
         alone = settings["pretraining_updates"] - settings["forecast_updates"]
-        if self._forecasts():
-            rate, floor = settings["forecast_learning_rate"], floor * rate / settings["forecast_learning_rate"]
-            return float(rate * cosine_decay((self.updates - alone) / settings["forecast_updates"], floor))
-        share = cosine_decay(self.updates / max(1, alone), floor)
+        share = cosine_decay(self.updates / max(1, alone), final)
+        if self._forecasting():  # from a rate of its own down to the same final one
+            own = settings["forecast_learning_rate"] / start
+            share = own * cosine_decay((self.updates - alone) / settings["forecast_updates"], min(1.0, final / own))
         share *= min(1.0, (self.updates + 1) / max(1, settings["transition_warmup"]))
-        return float(share * rate)
+        return float(share * start)
 
     # -------------------------------------------------------------------------------------------------- validation
 

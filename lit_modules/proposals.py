@@ -104,18 +104,19 @@ class ActionProposal(nn.Module):
 class RecordedActions:
     """Looks up the actions that followed a row in its episode."""
 
-    def __init__(self, tables: list[TensorDict], device: torch.device | str = "cpu") -> None:
+    def __init__(self, tables: list[TensorDict], device: torch.device | str = "cpu", unbroken: bool = False) -> None:
         """
         Args:
             tables: the training tables in the order of the global row ids, each sorted by episode and step. A step
                 that was left out ends what can be followed, like the end of an episode.
             device: where look-ups happen.
+            unbroken: whether a row from another state than the one before it led to ends that as well.
         """
         # Not joined: tables of more rows than memory holds are views of files
         self.actions = [table["action"].to(device) for table in tables]
         last_rows, offset = [], 0
         for table in tables:
-            last_rows += [offset + rows for rows in _last_rows(table)]
+            last_rows += [offset + rows for rows in _last_rows(table, unbroken)]
             offset += len(table)
         self.last_rows = torch.cat(last_rows).to(device)
 
@@ -133,8 +134,14 @@ class RecordedActions:
         return take(self.actions, rows).to(row.device), running.to(row.device)
 
     def rows_after(self, row: Tensor, horizon: int) -> tuple[Tensor, Tensor]:
-        """Rows ``(...)`` themselves and those after them, ``(H, ...)``, the last of the episode again once it is over,
-        and whether it was not.
+        """Rows and those after them in their episode, and whether it was still running then.
+
+        Args:
+            row: global row ids, ``(...)``.
+            horizon: H, number of rows, their own included.
+
+        Returns:
+            Rows ``(H, ...)``, the last of the episode again once it is over, and running ``(H, ...)`` bool.
         """
         at = row.to(self.last_rows.device)
         last = self.last_rows[torch.searchsorted(self.last_rows, at)]
@@ -142,10 +149,13 @@ class RecordedActions:
         return torch.minimum(wanted, last), wanted <= last
 
 
-def _last_rows(table: TensorDict) -> Iterator[Tensor]:
+def _last_rows(table: TensorDict, unbroken: bool) -> Iterator[Tensor]:
     """Rows with which what can be followed ends, in ascending order, block by block."""
     for start in range(0, len(table), BLOCK_ROWS):
         block = table[start : start + BLOCK_ROWS + 1]  # the first row of the next one tells whether the last ends here
-        yield torch.nonzero(~follows(block, 1)).squeeze(-1) + start
+        followed = follows(block, 1)
+        if unbroken:
+            followed &= (block["next", "observation"][:-1] == block["observation"][1:]).all(dim=-1)
+        yield torch.nonzero(~followed).squeeze(-1) + start
         release_mapped_tables()
     yield torch.tensor([len(table) - 1])

@@ -10,7 +10,7 @@ import torch.nn.functional as functional
 from tensordict import TensorDict
 from torch import Tensor
 
-from datamodules.cache import release_mapped_tables
+from datamodules.cache import SCATTERED_ROWS, any_table_is_mapped, release_mapped_tables
 from lit_modules.random_stream import RandomStream
 
 # Odd constants of a 32-bit integer hash (the finaliser of MurmurHash3).
@@ -39,12 +39,16 @@ def concatenate(parts: Sequence[TensorDict], dim: int = 0) -> TensorDict:
 
 def take(tables: Sequence[Tensor], rows: Tensor) -> Tensor:
     """Rows ``(...)`` of tables ``(N_i, D)`` as if they were one, ``(..., D)``; they are not joined for it, nor kept."""
-    found, first = tables[0][rows.clamp_max(len(tables[0]) - 1)], len(tables[0])
-    for table in tables[1:]:
-        found = torch.where((rows >= first).unsqueeze(-1), table[(rows - first).clamp(0, len(table) - 1)], found)
-        first += len(table)
-    release_mapped_tables()
-    return found
+    portion = SCATTERED_ROWS if any_table_is_mapped() else max(1, rows.numel())
+    parts = []
+    for some in rows.reshape(-1).split(portion):
+        found, first = tables[0][some.clamp_max(len(tables[0]) - 1)], len(tables[0])
+        for table in tables[1:]:
+            found = torch.where((some >= first).unsqueeze(-1), table[(some - first).clamp(0, len(table) - 1)], found)
+            first += len(table)
+        release_mapped_tables()
+        parts.append(found)
+    return torch.cat(parts).view(*rows.shape, -1)
 
 
 def follows(table: TensorDict, steps: int) -> Tensor:

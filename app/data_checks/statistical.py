@@ -8,7 +8,7 @@ import numpy as np
 
 from app.data_checks.finding import FAULT, NOTE, Finding
 from app.data_checks.recording import Array, Recorded, Transitions
-from datamodules.checks import EARLY
+from datamodules.checks import EARLY, RARE
 from datamodules.sources import Source
 
 ROUNDING = 1e-5  # of an action range: what single precision and clipping leave
@@ -19,7 +19,6 @@ SHIFT_GAIN = 0.12  # share of the unexplained change that a shift has to explain
 SHIFT_DIFFERENCE = 0.01  # share of all change, likewise: of what is known nearly exactly a share means nothing
 REACTION = 0.98  # share of the actions that follow linearly from the row's own observation, above which they are known
 SHIFT_ROWS = 20_000
-RARE = 0.2  # share of the episodes up to which ends are an exception
 
 
 def broken_episodes(source: Source, episodes: Sequence[Recorded]) -> tuple[list[Finding], list[Recorded]]:

@@ -71,6 +71,8 @@ def _errors(evidence: Evidence) -> str:
             for name, data in product(ERRORS, DATA)
         ]
         rows.append([str(result.demonstrations), result.task, result.variant, *cells])
+    if not rows:
+        return ""
     head = ["demonstrations", "task", "variant"]
     head += [f"{title}, held-out {data}" for title, data in product(ERRORS.values(), DATA)]
     return (

@@ -81,7 +81,8 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 share_middle=middle,
                 interval=(interval[0], interval[1]),
                 alone=mean(values(own, "policy_alone_mean")),
-                demonstrated=mean(values(own, "demonstrated_mean")),
+                # Of all seeds or of none: others were shown other episodes
+                demonstrated=mean(told) if len(told := values(own, "demonstrated_mean")) == len(own) else math.nan,
                 cloned=mean(values(own, "behaviour_cloning_mean")),
                 promised=mean(values(own, "simulator_return")),
                 paid=mean(values(own, "real_learned_return")),

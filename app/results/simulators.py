@@ -32,6 +32,8 @@ def sections(evidence: Evidence) -> list[str]:
             cells = [_cell(values(own, f"{name}_{data}")) for name in MEASURES]
             seeds = f"{result.finished} of {result.planned}"
             rows.append([result.task, result.variant, str(result.demonstrations), f"held-out {data}", *cells, seeds])
+    if not rows:
+        return []
     head = ["task", "variant", "demonstrations", "data", *MEASURES.values(), "seeds"]
     return [
         "## Simulators on held-out data\n\n"

@@ -225,8 +225,9 @@ def test_a_setting_of_later_leaves_the_keys_of_earlier_runs(load: Write) -> None
 
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
-OTHER_DATA: dict[str, dict[str, Any]] = {  # by what the names of pages say of it
+APART: dict[str, dict[str, Any]] = {  # data and budgets by what the names of pages say of them
     "": {},
+    "small": {"budget": "small"},
     "reference-expert-v0-reference-mixed-v0": {
         "expert": "reference/{task}/expert-v0",
         "diverse": ["reference/{task}/mixed-v0"],
@@ -237,8 +238,8 @@ OTHER_DATA: dict[str, dict[str, Any]] = {  # by what the names of pages say of i
 
 @pytest.mark.parametrize("page", sorted(RESULTS.glob("[a-z]*.json")), ids=lambda page: page.stem)
 def test_published_rows_are_those_of_todays_settings(page: Path) -> None:
-    name, _, data = page.stem.partition("-")
-    experiment = load_experiment(name, **OTHER_DATA[data])
+    name, _, apart = page.stem.partition("-")
+    experiment = load_experiment(name, **APART[apart])
     keys = {run.name: run.key for run in experiment.runs}
     for row in json.loads(page.read_text()):
         run = run_name(row["task"], row["method"], row["demonstrations"], row["seed"])

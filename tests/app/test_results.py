@@ -248,10 +248,13 @@ def test_the_json_of_a_page_is_json_whatever_was_measured(tmp_path: Path) -> Non
     ]
 
 
-def test_a_page_is_written_before_anything_is_finished(tmp_path: Path) -> None:
-    experiment, _ = make(tmp_path)
+@pytest.mark.parametrize("page", ["headline", "ablation", "simulator"])
+def test_a_page_is_written_before_anything_is_finished(page: str, tmp_path: Path) -> None:
+    experiment, _ = make(tmp_path, page)
     text = write_page(experiment, tmp_path / "nothing", "offsim experiment duel", "", tmp_path / "page").read_text()
     assert "- finished: 0 of 12 runs" in text and "duel.png" not in text
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert set(headings) <= {"## Goals", "## What each variant changes", "## Missing: 12 of 12 runs"}
     assert json.loads((tmp_path / "page" / "duel.json").read_text()) == []
 
 

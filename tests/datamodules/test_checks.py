@@ -207,33 +207,42 @@ def test_changes_that_single_precision_loses_are_named(record: Any) -> None:
         TransitionDataModule("test/set-v0").setup()
 
 
-@pytest.mark.parametrize("memory_limit_mb", [4096, 0])
-def test_demonstrations_that_end_early_are_worth_a_word(memory_limit_mb: int, record: Any, episode: Any) -> None:
-    failed = episode(0, 4, terminated=True, truncated=False)
-    record("test/some-v0", [failed, *(episode(number, 20) for number in range(1, 5))])
-    with pytest.warns(
-        UserWarning, match="1 of 5 demonstrations end early, after 4 steps, where episodes of test/some-v0 have 17 on"
-    ):
-        TransitionDataModule("test/some-v0", held_out_fraction=0.0, memory_limit_mb=memory_limit_mb).setup()
+def failing(episode: Any, numbers: range, failed: set[int]) -> list[Any]:
+    """Episodes of 20 steps, of which some fail after 4."""
+    return [episode(n, 4, True, False) if n in failed else episode(n, 20) for n in numbers]
 
 
-def test_the_one_demonstration_that_ends_early_is_worth_a_word(record: Any, episode: Any) -> None:
-    record("test/some-v0", [episode(number, 4 if number else 20, bool(number), not number) for number in range(3)])
-    said = {}
-    for seed in range(4):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            data = TransitionDataModule("test/some-v0", demonstrations=1, seed=seed)
-            data.setup()
-        said[len(data.expert_train)] = [str(one.message) for one in caught if "ends early" in str(one.message)]
-    assert said[20] == []
-    assert len(said[4]) == 1 and said[4][0].startswith("the one demonstration ends early, after 4 steps")
+def early_ends(*arguments: Any, **settings: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        TransitionDataModule(*arguments, **settings).setup()
+    return [str(each.message) for each in caught if "early" in str(each.message)]
 
 
-def test_demonstrations_that_are_cut_off_or_usual_are_not(record: Any, episode: Any) -> None:
-    record("test/cut-v0", [episode(0, 4), episode(1, 20), episode(2, 20)])
-    record("test/usual-v0", [episode(number, 10 + number, terminated=True, truncated=False) for number in range(4)])
-    for dataset in ("test/cut-v0", "test/usual-v0"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            TransitionDataModule(dataset).setup()
+@pytest.mark.parametrize("settings", [{}, {"memory_limit_mb": 0}, {"expert_keep_every": 3}])
+def test_demonstrations_that_end_early_are_worth_a_word(settings: dict[str, Any], record: Any, episode: Any) -> None:
+    record("test/some-v0", failing(episode, range(10), {3, 7}))
+    record("test/other-v0", failing(episode, range(10), set()))
+    record("test/mixed-v0", failing(episode, range(10), {2}))  # where it is none
+    said = early_ends(["test/other-v0", "test/some-v0"], diverse="test/mixed-v0", held_out_fraction=0.0, **settings)
+    assert said == [
+        "dataset test/some-v0: 2 of 10 demonstrations end early, episode 3 after 4, episode 7 after 4 steps, where "
+        "episodes have 17 on average. If that is a failure, the policy will imitate it: leave them out"
+    ]
+
+
+def test_the_demonstration_that_ends_early_is_worth_a_word(record: Any, episode: Any) -> None:
+    record("test/some-v0", failing(episode, range(6), {0}))
+    said = [early_ends("test/some-v0", demonstrations=1, seed=seed) for seed in range(12)]
+    assert [] in said
+    (text,) = next(each for each in said if each)
+    assert "the demonstration ends early, episode 0 after 4 steps" in text and text.endswith(
+        "draws other demonstrations"
+    )
+
+
+def test_where_episodes_end_anyway_or_are_cut_off_nothing_is_said(record: Any, episode: Any) -> None:
+    record("test/cut-v0", [episode(0, 4), *(episode(number, 20) for number in range(1, 6))])
+    record("test/goal-v0", [episode(number, 4 if number == 0 else 20, True, False) for number in range(6)])
+    record("test/late-v0", [episode(0, 15, True, False), *(episode(number, 20) for number in range(1, 6))])
+    assert not any(early_ends(dataset) for dataset in ("test/cut-v0", "test/goal-v0", "test/late-v0"))

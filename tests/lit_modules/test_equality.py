@@ -17,7 +17,6 @@ from lit_modules.forecasts import RecordedSteps
 from lit_modules.method import Conversation, Descend, Method
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
-from lit_modules.proposals import RecordedActions
 from lit_modules.seeds import SeedBatch
 from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_ppo import SimulatorPPO
@@ -73,7 +72,9 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
         entropy_weight="tuned",
         **settings,
     )
-    module.recorded, module.recorded_steps = RecordedActions([table(100)]), RecordedSteps([table(100)])
+    walked = table(100)
+    walked["next", "observation"][:-1] = walked["observation"][1:]
+    module.recorded = RecordedSteps([walked])
     module.row_margins = torch.rand(100)
     module.target_entropy.fill_(-0.1 * seed)
     module._measure_before_game = lambda: None  # type: ignore[method-assign]

@@ -259,10 +259,11 @@ def test_the_model_is_after_the_reward_of_its_own_transitions() -> None:
     assert float(after["transition/own_reward"]) > float(wanted.detach())
 
 
-def converse(module: OffSim, updates: int) -> list[tuple[int, str, Any]]:
+def converse(module: OffSim, updates: int, recorded: RecordedActions | None = None) -> list[tuple[int, str, Any]]:
     """The steps that a game asks for: the update, what it is of, and the step."""
     module._measure_before_game = lambda: None  # type: ignore[method-assign]
     rows = batches(module)
+    module.recorded = recorded or module.recorded
     conversation = module.converse({name: torch.stack([stream] * updates) for name, stream in rows.items()})
     asked: list[tuple[int, str, Any]] = []
     answer: Any = None
@@ -455,15 +456,10 @@ def test_learning_rate_decays_over_the_pretraining_only() -> None:
 
 
 def test_forecasts_begin_at_a_rate_of_their_own() -> None:
-    module = make(
-        pretraining_updates=120,
-        forecast_updates=20,
-        transition_learning_rate=1.0,
-        transition_final_rate=0.1,
-        transition_warmup=10,
-        forecast_learning_rate=0.5,
-    )
-    for updates, expected in (
+    settings: dict[str, Any] = {"pretraining_updates": 120, "transition_learning_rate": 1.0}
+    settings |= {"forecast_updates": 20, "transition_final_rate": 0.1, "transition_warmup": 10}
+    module = make(**settings, forecast_learning_rate=0.5)
+    for updates, wanted in (
         (0, 0.1),
         (50, 0.55),
         (99, 0.1),
@@ -474,21 +470,48 @@ def test_forecasts_begin_at_a_rate_of_their_own() -> None:
         (300, 0.1),
     ):
         module.updates = updates
-        assert module._transition_rate() == pytest.approx(expected, abs=1e-2)
-        assert module._forecasts() == (100 <= updates < 120)
+        assert module._transition_rate() == pytest.approx(wanted, abs=1e-2)
+        assert module._forecasting() == (100 <= updates < 120)
+    low = make(**settings, forecast_learning_rate=0.01)
+    for low.updates in range(100, 120):
+        assert low._transition_rate() == pytest.approx(0.01)
+    every = make(**settings | {"forecast_updates": 120}, forecast_learning_rate=0.5)
+    assert every._transition_rate() == pytest.approx(0.05)  # a tenth, as at any beginning
+
+
+def walked(rows: int) -> TensorDict:
+    """One episode, whose states are those that the steps before led to."""
+    stream = table(rows)
+    stream["next", "observation"][:-1] = stream["observation"][1:]
+    return stream
 
 
 def test_forecasts_are_of_the_last_updates_before_the_game() -> None:
     module = make(pretraining_updates=4, forecast_updates=2, forecast_steps=3)
-    module.recorded_steps = RecordedSteps([table(12)])
-    asked = converse(module, 6)
+    stream = walked(12)
+    asked = converse(module, 6, RecordedSteps([stream]))
     told = {update: step.arguments[0] for update, name, step in asked if name == "transition_objective"}
-    assert [update for update, inputs in told.items() if "running" in inputs] == [2, 3]
-    assert told[2]["later_action"].shape == (2, 3, 4, 2)
-    with pytest.raises(
-        ValueError, match="forecast_updates is 5: it counts updates before the game, of which there are 4"
-    ):
-        make(pretraining_updates=4, forecast_updates=5)
+    assert [update for update, inputs in told.items() if "later_action" in inputs] == [2, 3]
+    later = told[2]
+    assert later["later_action"].shape == (2, 3, 4, 2)
+    row = module.deal({name: each.unsqueeze(0) for name, each in batches(module).items()})["row"][0]
+    for steps in (1, 2):
+        there = row + steps < 12
+        expected = stream["next", "observation"][(row + steps).clamp_max(11)]
+        torch.testing.assert_close(later["later_observation"][steps - 1][there], expected[there])
+        assert not later["later_weight"][steps - 1][~there].any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"forecast_updates": 5}, "forecast_updates is 5: it counts updates before the game, of which there are 4"),
+        ({"forecast_updates": 2, "forecast_steps": 1}, "forecast_steps is 1: a forecast of several steps has at least"),
+    ],
+)
+def test_forecasts_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(pretraining_updates=4, **settings)
 
 
 def test_forecasts_add_to_the_loss_of_the_transition_model() -> None:
@@ -496,9 +519,9 @@ def test_forecasts_add_to_the_loss_of_the_transition_model() -> None:
     rows = batches(module)
     inputs = one_update(module, rows)
     alone, _ = module.transition_objective(inputs)
-    later = RecordedSteps([rows["all"]]).after(inputs["row"], 3)
+    later = RecordedSteps([walked(12)]).after(inputs["row"], 3)
     both, parts = module.transition_objective(inputs | later)
-    assert float(both - alone) == pytest.approx(0.5 * float(parts["transition/forecasts"]), rel=1e-4)
+    assert float((both - alone).detach()) == pytest.approx(0.5 * float(parts["transition/forecasts"]), rel=1e-4)
     assert float(parts["transition/forecasts"]) > 0.0
 
 
