@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from tensordict import TensorDict
 
@@ -14,10 +15,14 @@ from lit_modules.diagnostics import spread
 from lit_modules.rows import deal, take
 
 
-def test_rows_are_taken_from_several_tables_as_from_one() -> None:
+@pytest.mark.parametrize("mapped", [False, True])
+def test_rows_are_taken_from_several_tables_as_from_one(mapped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_modules.rows.any_table_is_mapped", lambda: mapped)
+    monkeypatch.setattr("lit_modules.rows.SCATTERED_ROWS", 4)  # read at a time
     tables = [torch.randn(length, 3) for length in (4, 1, 7)]
     rows = torch.tensor([[0, 11, 3], [4, 5, 10]])
     assert torch.equal(take(tables, rows), torch.cat(tables)[rows])
+    assert take(tables, rows[:0]).shape == (0, 3, 3)
 
 
 def test_scattered_rows_of_a_file_leave_nothing_of_it_in_memory(
