@@ -48,7 +48,7 @@ def take(tables: Sequence[Tensor], rows: Tensor) -> Tensor:
             first += len(table)
         release_mapped_tables()
         parts.append(found)
-    return torch.cat(parts).view(*rows.shape, -1)
+    return torch.cat(parts).view(*rows.shape, tables[0].shape[-1])
 
 
 def follows(table: TensorDict, steps: int) -> Tensor:
