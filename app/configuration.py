@@ -35,9 +35,11 @@ POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
 STAGES = ("behaviour_cloning", "simulator", "policy")
 # Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
 LATER = {"matmul_precision": "highest"}
-LATER_OF_SIMULATOR = {"forecast_updates": 0}
+LATER_OF_MODELS: dict[str, dict[str, Any]] = {
+    "simulator": {"forecast_updates": 0},
+    "policy": {"value_unit": None, "aggregation": None, "loosen_below": None},
+}
 FORECASTS = ("forecast_steps", "forecast_weight", "forecast_learning_rate")  # likewise, where nothing is forecast
-LATER_OF_POLICY = {"value_unit": None, "aggregation": None, "loosen_below": None}
 ANCHOR = ("anchor_form", "anchor_tolerance")  # likewise, where nothing is anchored
 LOOSENING = ("loosened_hold", "judged_episodes")  # likewise, where no hold is loosened
 
@@ -45,17 +47,13 @@ LOOSENING = ("loosened_hold", "judged_episodes")  # likewise, where no hold is l
 def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
     """Settings as a run of before would have had them, to tell whether two runs are the same."""
     kept = _without(settings, LATER)
-    simulator = kept.get("simulator") or {}
-    if simulator.get("model"):
-        model = _without(simulator["model"], LATER_OF_SIMULATOR)
-        unsaid: tuple[str, ...] = () if "forecast_updates" in model else FORECASTS
-        kept["simulator"] = {**simulator, "model": {key: value for key, value in model.items() if key not in unsaid}}
-    policy = kept.get("policy") or {}
-    if policy.get("model"):
-        model = _without(policy["model"], LATER_OF_POLICY)
-        unsaid = () if "loosen_below" in model else LOOSENING
-        unsaid += ANCHOR if model.get("anchor_weight") == 0.0 else ()
-        kept["policy"] = {**policy, "model": {name: value for name, value in model.items() if name not in unsaid}}
+    for stage, later in LATER_OF_MODELS.items():
+        if (kept.get(stage) or {}).get("model"):
+            model = _without(kept[stage]["model"], later)
+            unsaid: tuple[str, ...] = () if "forecast_updates" in model else FORECASTS
+            unsaid += () if "loosen_below" in model else LOOSENING
+            unsaid += ANCHOR if model.get("anchor_weight") == 0.0 else ()
+            kept[stage] = {**kept[stage], "model": {name: model[name] for name in model if name not in unsaid}}
     return kept
 
 

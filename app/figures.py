@@ -147,8 +147,8 @@ def return_curves(curve: Mapping[str, Numbers], expert: float, cloning: float) -
 
     A learned reward has a unit of its own, so the real return stands in one panel, with the expert and behaviour
     cloning, and returns in learned reward stand in another: the simulator's promise, and what the same reward pays
-    for the policy's real episodes where that was measured. The axes in learned reward
-    include 0: the distance of two returns is to be judged by their size.
+    for the policy's real episodes where that was measured. The axes in learned reward include 0: the distance of two
+    returns is to be judged by their size.
 
     Args:
         curve: equally long ``update``, ``real_return``, ``real_low``, ``real_high``, ``simulator_return``,

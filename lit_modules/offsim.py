@@ -382,12 +382,13 @@ class OffSim(GameRollOuts):
             columns = [part.get(key) for part in parts if part.shape[1] > 0]
             return torch.cat([each.reshape(updates, members, -1, *each.shape[2:]) for each in columns], dim=2)
 
+        row = dealt("row")
         result = {
             "observation": dealt("observation"),
             "action": dealt("action"),
             "next_observation": dealt("next", "observation"),
-            "weight": bootstrap_weights(dealt("row"), members),
-            "row": dealt("row"),
+            "weight": bootstrap_weights(row, members),
+            "row": row,
         }
         if isinstance(self.termination, LearnedTermination):
             result["reached"] = every["next", "observation"]
