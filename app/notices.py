@@ -29,6 +29,7 @@ def _quiet_libraries() -> None:
         r".*exists and is not empty.*",
         r".*was deprecated in v4.*",
         r".*skip_none parameter was deprecated.*",
+        r".*TensorFloat32 tensor cores.*",  # matmul_precision is what decides
         r".*`srun` command is available.*",  # what waits for ever without it is refused (app/slurm.py)
     ):
         warnings.filterwarnings("ignore", message=message)

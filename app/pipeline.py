@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import POLICY_METHODS
@@ -48,6 +49,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         "seed": configuration.seed,
         "data": data.facts(),
         "versions": {name: _version(name) for name in PACKAGES},
+        "trained_on": device_name(str(configuration.accelerator)),
         "stages": stages,
         "shared_stages": shared_stages(folder),
         **facts,
@@ -233,6 +235,12 @@ def check_updates(name: str, updates: int) -> None:
             f"{name} is {updates}: training takes steps of {BATCHES_PER_STEP} updates, so give a multiple of that, "
             f"such as {nearest}"
         )
+
+
+def device_name(accelerator: str) -> str:
+    """What Lightning's ``accelerator`` trains on here: ``CPU``, or the name of a GPU."""
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return str(torch.cuda.get_device_name()) if on_gpu else "CPU"
 
 
 def _version(package: str) -> str:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from tensordict.nn import CudaGraphModule
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 WARMUP = 3  # calls before a graph is captured; optimisers create their state in the first
 
 
 class Graphs:
-    """Functions of tensors captured on their third call and replayed from then on.
+    """Functions of tensors captured after their third call and replayed from then on.
 
     A function may change tensors that outlive it, such as parameters and their optimiser's moments, as long as these
     are always the same tensors. Whatever else it reads has to be among its arguments, because a graph repeats what it
-    did, not what Python would do. Without a GPU every call just runs the function.
+    did, not what Python would do: it reads no number off a tensor, draws none, and ends no sooner for some rows. On
+    another device than a GPU every call just runs the function.
 
     Args:
         constants: tensors that are the same in every call, such as parameters; they are not copied.
@@ -27,7 +26,7 @@ class Graphs:
 
     def __init__(self, constants: Iterable[Tensor]) -> None:
         self.constants = {id(tensor) for tensor in constants}
-        self.captured: dict[Any, CudaGraphModule] = {}
+        self.captured: dict[Any, Graph] = {}
 
     def __call__(self, name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         """``function(*arguments)``; ``name`` tells functions apart."""
@@ -45,10 +44,50 @@ class Graphs:
                     filled[index] = tensor
                 return function(*tree_unflatten(filled, structure))
 
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it says so where there is no GPU
-                self.captured[key] = CudaGraphModule(of_changing, warmup=WARMUP)
-        return self.captured[key](*(leaves[index] for index in changing))
+            self.captured[key] = Graph(of_changing)
+        return self.captured[key]([leaves[index] for index in changing])
+
+
+class Graph:
+    """One function of tensors, and its graph once that is captured.
+
+    What TensorDict's ``CudaGraphModule`` does, without making the host wait for the device at every call.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.calls = 0
+        self.graph: Any = None
+        self.inputs: list[Tensor] = []
+        self.output: Any = None
+
+    def __call__(self, tensors: list[Tensor]) -> Any:
+        if not tensors or tensors[0].device.type != "cuda":
+            return self.function(*tensors)
+        if self.calls < WARMUP:
+            self.calls += 1
+            return self._aside(tensors)
+        if self.graph is None:
+            self._capture(tensors)
+        else:
+            torch._foreach_copy_(self.inputs, tensors, non_blocking=True)
+        self.graph.replay()
+        return tree_map(lambda each: each.clone() if isinstance(each, Tensor) else each, self.output)
+
+    def _aside(self, tensors: list[Tensor]) -> Any:
+        """Run the function as it is, on a stream of its own, where what a capture must not do first can happen."""
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            output = self.function(*tensors)
+        here.wait_stream(aside)
+        return output
+
+    def _capture(self, tensors: list[Tensor]) -> None:
+        self.inputs = [tensor.clone() for tensor in tensors]
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.output = self.function(*self.inputs)
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
@@ -56,3 +95,5 @@ def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> N
     for group in optimizer.param_groups:
         group["capturable"] = device.type == "cuda"
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+    # It steps outside a graph too, without gradients, so that Lightning counts a training step
+    optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]

@@ -179,9 +179,9 @@ class Method(lightning.LightningModule):
 
         def descend(*arguments: Any) -> dict[str, Tensor]:
             loss, parts = function(*arguments)
-            # A loss may reach other parameters too: each step clears its own gradients first
             optimizer.zero_grad(set_to_none=True)
-            self.manual_backward(loss)
+            # A loss may reach other parameters too; a graph would add to gradients of theirs that are long gone
+            self.manual_backward(loss, inputs=parameters_of(optimizer))
             gradients = gradients_of(optimizer)
             if self.parallel:
                 parts = agree(gradients, parts)
@@ -300,9 +300,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float | Sequence[f
             group["lr"] = factor * own
 
 
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """What it steps on."""
+    return [each for group in optimizer.param_groups for each in group["params"]]
+
+
 def gradients_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """The gradients that its next step follows."""
-    return [each.grad for group in optimizer.param_groups for each in group["params"] if each.grad is not None]
+    return [each.grad for each in parameters_of(optimizer) if each.grad is not None]
 
 
 def listed_optimizers(module: lightning.LightningModule) -> list[LightningOptimizer]:

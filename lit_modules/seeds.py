@@ -26,6 +26,7 @@ from lit_modules.method import (
     gradients_of,
     listed_optimizers,
     log_now,
+    parameters_of,
     set_learning_rate,
 )
 from zoo.start_states import StartStates
@@ -167,7 +168,7 @@ class SeedBatch(lightning.LightningModule):
             losses, parts = self.evaluate(first.function, stacked)
             optimizer.zero_grad(set_to_none=True)
             # No parameter is shared, so the gradient of the sum is the gradient of each seed's own loss
-            self.manual_backward(losses.sum())
+            self.manual_backward(losses.sum(), inputs=parameters_of(optimizer))
             if first.gradient_norm is not None:
                 gradients = gradients_of(optimizer)
                 norm = torch.stack([each.flatten(1).square().sum(dim=1) for each in gradients]).sum(dim=0).sqrt()

@@ -127,7 +127,7 @@ class SimulatorPolicy(ClonedStart):
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
         join_cloned: float | None = 0.5,
-        loosen_below: float | None = 0.6,
+        loosen_below: float | None = 0.8,
         loosened_hold: float = 0.01,
         judged_episodes: int = 100,
         snapshot_every: int = 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,7 @@ from app.experiments.grid import Experiment, Run
 from app.results import ablation, figures, headline, simulators
 from app.results.aggregate import Aggregate, judge
 from app.results.evidence import Evidence, gather
+from app.results.rows import first_histograms
 from app.results.tables import counted, format_number, hours, percent, table
 from app.run_folder import write_whole
 
@@ -65,7 +67,7 @@ def write_page(experiment: Experiment, out: Path, command: str, apart: str, fold
         _variants(experiment),
         _unfinished(evidence),
     ]
-    write_whole(folder / f"{file}.json", json.dumps(evidence.rows, indent=1) + "\n")
+    write_whole(folder / f"{file}.json", json.dumps(first_histograms(evidence.rows), indent=1) + "\n")
     write_whole(path, "\n\n".join(part for part in parts if part) + "\n")
     return path
 
@@ -84,6 +86,11 @@ def _facts(evidence: Evidence, command: str) -> str:
         {f"{name} {each[name]}" for each in (o["versions"] for o in found) for name in ("offsim", "torch")}
     )
     lines += [f"- with {', '.join(versions)}"] if versions else []
+    devices = Counter(origin["trained_on"] for origin in found if "trained_on" in origin)
+    if set(devices) - {"CPU"}:
+        devices["not recorded"] = len(found) - devices.total()
+        named = [f"{name} ({counted(count, 'run')})" for name, count in devices.items() if count]
+        lines.append(f"- trained on: {', '.join(named)}")
     return "\n".join(lines)
 
 

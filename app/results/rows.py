@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from app.experiments.grid import Run
+from zoo.spacing import evenly_spaced
 
 Row = dict[str, Any]
 DATA = ("expert", "diverse")
 STEPS = (1, 50)  # open-loop steps that are reported
 COVERAGES = (0.5, 0.9)  # central intervals whose observed coverage is reported
-ORIGIN = ("data", "versions", "stages", "shared_stages")  # what a row keeps of where its figures come from
+ORIGIN = ("data", "versions", "trained_on", "stages", "shared_stages")  # kept of where a row's figures come from
+HISTOGRAM_VALUES = 500
 LOGGED = ("one_step", "open_loop")  # held-out errors that the simulator stage logs, also before its game
 
 
@@ -35,7 +37,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         ``share_of_expert``; of the end of its curve ``simulator_return`` and ``real_learned_return``, both in learned
         reward; ``wall_seconds``; ``verdict``, if there is one; what :func:`simulator_figures` returns;
         ``reward_histograms``, if it kept them; and ``run``, what it was: the key of its settings, its data, versions,
-        and seconds of its stages.
+        what it was trained on, and seconds of its stages.
     """
     last = metrics.get("policy") or metrics["behaviour_cloning"]
     end = (metrics.get("curve") or [{}])[-1]
@@ -59,9 +61,32 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
     row |= simulator_figures(folder, metrics)
     histograms = folder / "reward_histograms.json"
     if histograms.is_file():
-        row["reward_histograms"] = json.loads(histograms.read_text())
+        row["reward_histograms"] = thinned(json.loads(histograms.read_text()))
     row["run"] = {"settings": run.key} | {name: metrics[name] for name in ORIGIN if name in metrics}
     return {key: _only_finite(each) for key, each in row.items()}
+
+
+def thinned(histograms: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
+    """At most ``HISTOGRAM_VALUES`` of each list, evenly spaced by rank and rounded: as many as a histogram can show."""
+
+    def fewer(values: list[float]) -> list[float]:
+        if len(values) <= HISTOGRAM_VALUES:
+            return values
+        ordered = sorted(value for value in values if value is not None and math.isfinite(value))
+        return [round(ordered[place], 3) for place in evenly_spaced(len(ordered), HISTOGRAM_VALUES).tolist()]
+
+    return {when: {kind: fewer(values) for kind, values in kinds.items()} for when, kinds in histograms.items()}
+
+
+def first_histograms(rows: Sequence[Row]) -> list[Row]:
+    """The rows, of which only the first of each variant on a task keeps its histograms: no other is drawn."""
+    drawn, kept = set(), []
+    for row in rows:
+        variant = (row["task"], row["method"], row["demonstrations"])
+        again = variant in drawn
+        kept.append({key: value for key, value in row.items() if not (again and key == "reward_histograms")})
+        drawn |= {variant} if "reward_histograms" in row else set()
+    return kept
 
 
 def _only_finite(value: Any) -> Any:

@@ -109,6 +109,19 @@ def make(tmp_path: Path, page: str = "headline", tasks: tuple[str, ...] = ("hopp
     return experiment, out
 
 
+def test_a_page_says_where_runs_were_trained_if_that_was_on_a_gpu(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    plain = write_page(experiment, out, "command", "", tmp_path / "page").read_text()
+    for name, device in (("good/demonstrations10/seed0", "NVIDIA H200"), ("good/demonstrations10/seed1", "CPU")):
+        path = out / "hopper" / name / "metrics.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "trained_on": device}))
+    told = write_page(experiment, out, "command", "", tmp_path / "page").read_text()
+    assert "trained on" not in plain
+    (line,) = (line for line in told.splitlines() if "trained on" in line)
+    assert {"NVIDIA H200 (1 run)", "CPU (1 run)"} < set(line.removeprefix("- trained on: ").split(", "))
+    assert json.loads((tmp_path / "page" / "duel.json").read_text())[0]["run"]["trained_on"] == "NVIDIA H200"
+
+
 def test_aggregates_over_seeds(tmp_path: Path) -> None:
     experiment, out = make(tmp_path)
     results = aggregate(experiment, gather(experiment, out, [out / "duel.json"]).rows)
@@ -246,6 +259,21 @@ def test_the_json_of_a_page_is_json_whatever_was_measured(tmp_path: Path) -> Non
     assert {"before": {"expert": [1.0, None]}, "after": {"expert": [None]}} in [
         row.get("reward_histograms") for row in rows
     ]
+
+
+def test_the_json_of_a_page_keeps_as_much_of_histograms_as_is_drawn(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path, "ablation", tasks=("hopper",))
+    many = [float(value) for value in range(2000, 0, -1)]
+    rewards = {"before": {"expert": many, "random": many}, "after": {"expert": [1.0, 0.5], "random": [0.0]}}
+    for seed in (0, 1):
+        path = out / f"hopper/good/demonstrations10/seed{seed}/reward_histograms.json"
+        path.write_text(json.dumps(rewards))
+    write_page(experiment, out, "offsim experiment duel", "", tmp_path / "page")
+    rows = json.loads((tmp_path / "page" / "duel.json").read_text())
+    (kept,) = (row["reward_histograms"] for row in rows if "reward_histograms" in row)
+    values = kept["before"]["expert"]
+    assert (len(values), values[0], values[-1]) == (500, 1.0, 2000.0) and values == sorted(values)
+    assert kept["after"] == rewards["after"]
 
 
 @pytest.mark.parametrize("page", ["headline", "ablation", "simulator"])

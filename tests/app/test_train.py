@@ -48,6 +48,7 @@ def test_train_runs_every_stage_and_continues_an_interrupted_run(
     assert metrics["verdict"]["kind"] in ("success", "simulator", "reward", "learner")
     assert {row["id"] for row in metrics["data"]} == {"tiny/hopper/expert-v0", "tiny/hopper/other-v0"}
     assert all(len(row["sha256"]) == 64 for row in metrics["data"])
+    assert metrics["trained_on"] == "CPU"
     assert torch.__version__.startswith(metrics["versions"]["torch"]) and 0 < metrics["wall_seconds"] <= elapsed
     for file in (
         "config.yaml",

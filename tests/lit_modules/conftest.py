@@ -84,7 +84,7 @@ class Steering:
         made = module.configure_optimizers()
         optimizers = [SimpleNamespace(optimizer=each) for each in (made if isinstance(made, list) else [made])]
         module.optimizers = lambda: optimizers
-        module.manual_backward = lambda loss: loss.backward()
+        module.manual_backward = lambda loss, **given: loss.backward(**given)
         return module
 
     def train(self, module: Any, updates: int, rows: int = 64) -> dict[str, torch.Tensor]:

@@ -135,7 +135,7 @@ def attach(module: Any, optimizers: Any) -> None:
         SimpleNamespace(optimizer=each) for each in (optimizers if isinstance(optimizers, list) else [optimizers])
     ]
     module.optimizers = lambda: wrapped
-    module.manual_backward = lambda loss: loss.backward()
+    module.manual_backward = lambda loss, **given: loss.backward(**given)
 
 
 def test_seeds_differ_in_what_holds_them(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def make(folder: Path, **settings: Any) -> OfflineMLIRL:
     module._trainer = SimpleNamespace(datamodule=data)  # type: ignore[assignment]
     wrapped = [SimpleNamespace(optimizer=each) for each in module.configure_optimizers()]
     module.optimizers = lambda: wrapped  # type: ignore[assignment, method-assign]
-    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
+    module.manual_backward = lambda loss, **given: loss.backward(**given)  # type: ignore[method-assign]
     return module
 
 

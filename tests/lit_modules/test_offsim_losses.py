@@ -434,7 +434,7 @@ def test_gradients_of_a_large_norm_are_scaled_down_to_the_limit(limit: float | N
         module = make(transition_gradient_norm=norm)
         wrapped = [SimpleNamespace(optimizer=each) for each in module.configure_optimizers()]
         module.optimizers = lambda: wrapped  # type: ignore[assignment, method-assign]
-        module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
+        module.manual_backward = lambda loss, **given: loss.backward(**given)  # type: ignore[method-assign]
         rows = {name: stream.unsqueeze(0) for name, stream in batches(module).items()}
         logged = module.run(module.converse(rows))
         given = [each.grad.flatten() for each in module.transition.parameters() if each.grad is not None]

@@ -97,7 +97,7 @@ def optimized(module: SimulatorSAC) -> torch.optim.Optimizer:
     """Let the module train without a Trainer; its optimiser."""
     optimizer = module.configure_optimizers()
     module.optimizers = lambda: SimpleNamespace(optimizer=optimizer)  # type: ignore[method-assign]
-    module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
+    module.manual_backward = lambda loss, **given: loss.backward(**given)  # type: ignore[method-assign]
     return optimizer
 
 

@@ -1,0 +1,133 @@
+"""What a GPU captures as graphs: functions that read no number off a tensor and make none on another device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lit_modules.method import Method
+from lit_modules.seeds import SeedBatch
+from tests.lit_modules.test_equality import (
+    assert_same,
+    attach,
+    build,
+    cloning,
+    offsim,
+    policy,
+    policy_and_reward,
+    ppo,
+    td3,
+)
+
+aten = torch.ops.aten
+READING = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten.bincount, aten._unique2}
+MAKING = {torch.tensor, torch.zeros, torch.ones, torch.full, torch.empty, torch.arange, torch.linspace, torch.eye}
+DRAWING = {torch.rand, torch.randn, torch.randint, torch.randperm, torch.rand_like, torch.randn_like}
+
+
+class NothingRead(TorchDispatchMode):
+    """Refuses what waits for the numbers of a tensor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in READING, f"{func} waits for numbers"
+        if func.overloadpacket is aten.index:
+            masks = [each for each in tree_leaves(args[1]) if each is not None and each.dtype == torch.bool]
+            assert not masks, "a mask picks as many rows as its numbers say"
+        return func(*args, **(kwargs or {}))
+
+
+class NothingMade(TorchFunctionMode):
+    """Refuses random numbers, and tensors that are not said to be where others are."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        assert func not in DRAWING, f"{func.__name__} draws; graphs are given their numbers"
+        assert func not in MAKING or "device" in given, f"{func.__name__} does not say where"
+        return func(*args, **given)
+
+
+ALL = pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@ALL
+def test_captured_functions_read_no_numbers(make: Callable[[Path, int], Method], tmp_path: Path) -> None:
+    module, rows = build(make, tmp_path)[0]
+    attach(module, module.configure_optimizers())
+    called, checked = module._called, set()
+
+    def checking(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        checked.add(name)
+        with NothingMade(), NothingRead():
+            return called(name, function, arguments)
+
+    module._called = checking  # type: ignore[method-assign]
+    module.run(module.converse(rows))
+    assert checked
+
+
+def test_what_a_capture_cannot_hold_is_refused() -> None:
+    rows, mask = torch.ones(3), torch.tensor([True, False, True])
+    for reading in (lambda: float(rows[0]), lambda: rows[mask], lambda: rows.nonzero()):
+        with pytest.raises(AssertionError), NothingRead():
+            reading()
+    for making in (lambda: torch.zeros(3), lambda: torch.randn(3, device="cpu")):
+        with pytest.raises(AssertionError), NothingMade():
+            making()
+
+
+def on_gpu(module: Any) -> Any:
+    """A module of ``build`` on the GPU, as ``setup`` would have put it there."""
+    device = torch.device("cuda", torch.cuda.current_device())
+    module.to(device)
+    for stream in module.random_streams().values():
+        stream.place(device)
+    if hasattr(module, "replay"):
+        module._make_replay()
+    if getattr(module, "recorded", None) is not None:
+        for name, value in vars(module.recorded).items():
+            moved = [each.to(device) for each in value] if isinstance(value, list) else value.to(device)
+            setattr(module.recorded, name, moved)
+        module.row_margins = module.row_margins.to(device)
+    return module
+
+
+@GPU
+@ALL
+def test_graphs_end_where_plain_steps_do(make: Callable[[Path, int], Method], tmp_path: Path) -> None:
+    logged, modules = [], []
+    for graphs in (False, True):
+        module, rows = build(make, tmp_path)[0]
+        attach(on_gpu(module), module.configure_optimizers())
+        if graphs:
+            module.capture_graphs()
+        logged.append(module.run(module.converse({name: each.to("cuda") for name, each in rows.items()})))
+        modules.append(module)
+    captured = modules[1].graphs
+    assert captured is not None and any(each.graph is not None for each in captured.captured.values())
+    assert_same(modules[1], modules[0], (logged[1], logged[0]), 1e-4)
+
+
+@GPU
+@ALL
+def test_graphs_of_seeds_end_where_plain_steps_do(make: Callable[[Path, int], Method], tmp_path: Path) -> None:
+    alone, logged_alone = build(make, tmp_path), []
+    for module, rows in alone:
+        attach(on_gpu(module), module.configure_optimizers())
+        logged_alone.append(module.run(module.converse({name: each.to("cuda") for name, each in rows.items()})))
+    together = build(make, tmp_path)
+    batch = SeedBatch([on_gpu(module) for module, _ in together]).to("cuda")
+    attach(batch, batch.configure_optimizers())
+    batch.capture_graphs()
+    logged = batch.run_together(
+        [module.converse({name: each.to("cuda") for name, each in rows.items()}) for module, rows in together]
+    )
+    for (single, _), (replica, _), ours, theirs in zip(alone, together, logged, logged_alone, strict=True):
+        assert_same(replica, single, (ours, theirs), 1e-3)
