@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lit_modules.method import Method
+from lit_modules.method import Method, listed_optimizers, parameters_of
 from lit_modules.seeds import SeedBatch
 from tests.lit_modules.test_equality import (
     assert_same,
@@ -71,6 +71,27 @@ def test_captured_functions_read_no_numbers(make: Callable[[Path, int], Method],
     module._called = checking  # type: ignore[method-assign]
     module.run(module.converse(rows))
     assert checked
+
+
+@ALL
+def test_steps_leave_gradients_with_their_own_parameters_alone(
+    make: Callable[[Path, int], Method], tmp_path: Path
+) -> None:
+    """What a graph added to gradients of others would end up in memory that is in use for something else by then."""
+    module, rows = build(make, tmp_path)[0]
+    attach(module, module.configure_optimizers())
+    called, optimizers = module._called, [each.optimizer for each in listed_optimizers(module)]
+
+    def checking(name: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        for parameter in module.parameters():
+            parameter.grad = None
+        answer = called(name, function, arguments)
+        touched = {parameter for parameter in module.parameters() if parameter.grad is not None}
+        assert not touched or any(touched <= {*parameters_of(optimizer)} for optimizer in optimizers)
+        return answer
+
+    module._called = checking  # type: ignore[method-assign]
+    module.run(module.converse(rows))
 
 
 def test_what_a_capture_cannot_hold_is_refused() -> None:
