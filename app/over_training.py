@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from app.coverage import Coverage
 from app.critic_value import compare, recorded_belief
 from app.evaluate import real_episodes, recorded_returns, summarize_episodes
 from app.finished_run import FinishedRun
-from app.rollouts import RollOut, recorded, roll_out
+from app.rollouts import RollOut, recorded, roll_outs
 from app.verdict import Figures, as_json, judge
 from lit_modules.diagnostics import spread
 from lit_modules.hold import demonstrated_return
@@ -20,6 +21,7 @@ from zoo import Policy
 from zoo.episodes import Episode
 
 SIMULATED_EPISODES = 20
+TOGETHER = 6  # policies that are rolled out in one batch
 REWARD_ROWS = 10_000  # diverse rows of which the mean reward is taken
 
 
@@ -40,10 +42,9 @@ def diagnose_training(
     coverage = Coverage(run.simulator, run.data)
     references = measure_references(run, coverage)
     rows = []
-    for update, path in run.policies().items():
-        policy = Policy.load(path)
+    for update, path, policy, simulated in _simulated(run):
         real = (known or {}).get(update) or real_episodes(policy, run.task, episodes, run.seed)
-        row = measure_policy(run, coverage, policy, real)
+        row = measure_policy(run, coverage, simulated, real)
         belief = recorded_belief(path)
         if belief is None and update == run.updates:  # the last policy is the last snapshot under another name
             belief = recorded_belief(run.folder / "policy" / "snapshots" / f"{update:08d}.safetensors")
@@ -90,9 +91,20 @@ def measure_references(run: FinishedRun, coverage: Coverage) -> dict[str, Any]:
     }
 
 
-def measure_policy(run: FinishedRun, coverage: Coverage, policy: Policy, real: list[Episode]) -> dict[str, Any]:
-    """One row: a policy in the Simulator and its episodes in the real task."""
-    simulated = roll_out(run.simulator, policy.act, SIMULATED_EPISODES, run.task.horizon)
+def _simulated(run: FinishedRun) -> Iterator[tuple[int, Path, Policy, RollOut]]:
+    """Every policy of a run with its update, its file and its episodes in the Simulator."""
+    files = list(run.policies().items())
+    for first in range(0, len(files), TOGETHER):
+        some = files[first : first + TOGETHER]
+        policies = [Policy.load(path) for _, path in some]
+        acts = [policy.act for policy in policies]
+        rolled = roll_outs(run.simulator, acts, SIMULATED_EPISODES, run.task.horizon)
+        for (update, path), policy, simulated in zip(some, policies, rolled, strict=True):
+            yield update, path, policy, simulated
+
+
+def measure_policy(run: FinishedRun, coverage: Coverage, simulated: RollOut, real: list[Episode]) -> dict[str, Any]:
+    """One row: a policy's episodes in the Simulator and in the real task."""
     assert simulated.uncertainty is not None
     doubt = (simulated.uncertainty * simulated.running).sum(dim=0) / simulated.lengths
     summary = summarize_episodes(real, run.seed, run.simulator.reward)

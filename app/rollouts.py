@@ -49,27 +49,38 @@ class RollOut:
         return self.rows[self.running]
 
 
-@torch.no_grad()
 def roll_out(simulator: Simulator, act: Act, episodes: int, horizon: int, seed: int = 0) -> RollOut:
     """Episodes in a Simulator from its start states, until all have ended or ``horizon`` steps are over.
 
     The same random numbers as ``lit_modules.simulator_returns.simulator_returns`` with a generator of the same seed.
     """
-    generator = torch.Generator().manual_seed(seed)
-    observation = simulator.reset(episodes, generator)
-    members = simulator.episode_members(episodes, generator)
-    running = torch.ones(episodes, dtype=torch.bool)
+    return roll_outs(simulator, [act], episodes, horizon, seed)[0]
+
+
+@torch.no_grad()
+def roll_outs(simulator: Simulator, acts: Sequence[Act], episodes: int, horizon: int, seed: int = 0) -> list[RollOut]:
+    """:func:`roll_out` of several, each with the same random numbers, in one batch.
+
+    Reading the Simulator's weights takes longer than computing with them for one batch of episodes, so this takes
+    hardly longer than one roll-out. It ends when the last episode of all has.
+    """
+    generator, count = torch.Generator().manual_seed(seed), len(acts)
+    observation = simulator.reset(episodes, generator).repeat(count, 1)
+    fixed = simulator.episode_members(episodes, generator)
+    running = torch.ones(count * episodes, dtype=torch.bool)
     steps: list[tuple[Tensor, ...]] = []
     for _ in range(horizon):
-        action = act(observation)
-        following, _, terminated, info = simulator.step(observation, action, generator, members=members)
-        steps.append((observation, action, following, running, info["uncertainty"]))
-        running = running & ~terminated
+        action = torch.cat([act(own) for act, own in zip(acts, observation.chunk(count), strict=True)])
+        drawn, noise = simulator.draw(observation[:episodes], generator)
+        members = (drawn if fixed is None else fixed).repeat(count)
+        following, uncertainty = simulator.advance(observation, action, members, noise.repeat(count, 1))
+        steps.append((observation, action, following, running, uncertainty))
+        running = running & ~simulator.termination(following)
         if not bool(running.any()):
             break
         observation = following
-    observations, actions, followings, alive, uncertainty = (torch.stack(column) for column in zip(*steps, strict=True))
-    return RollOut(_rows(observations, actions, followings), alive, uncertainty)
+    columns = (torch.stack(column).chunk(count, dim=1) for column in zip(*steps, strict=True))
+    return [RollOut(_rows(*own[:3]), *own[3:]) for own in zip(*columns, strict=True)]
 
 
 def recorded(episodes: Sequence[Episode]) -> RollOut:

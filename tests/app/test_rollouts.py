@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from app.rollouts import concatenate, on_tensors, recorded, roll_out
+from app.rollouts import concatenate, on_tensors, recorded, roll_out, roll_outs
 from lit_modules.simulator_returns import simulator_returns
 from zoo import Policy, Simulator
 from zoo.episodes import Episode, policy_actions
@@ -41,6 +42,23 @@ def test_figures_are_those_of_validation(simulator: Simulator) -> None:
     assert rolled.uncertainty is not None
     doubt = float(((rolled.uncertainty * rolled.running).sum(dim=0) / lengths).mean())
     torch.testing.assert_close(doubt, expected["uncertainty"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("aggregation", ["random_member", "fixed_member", "mean"])
+def test_policies_rolled_out_together_are_those_rolled_out_alone(simulator: Simulator, aggregation: str) -> None:
+    simulator.termination, simulator.aggregation = EndsAbove(), aggregation
+    policies = [make_policy(), make_policy()]
+    torch.nn.init.normal_(next(policies[1].parameters()))
+    together = roll_outs(simulator, [policy.act for policy in policies], 8, 20, seed=4)
+    for policy, ours in zip(policies, together, strict=True):
+        alone = roll_out(simulator, policy.act, 8, 20, seed=4)
+        assert torch.equal(ours.lengths, alone.lengths)
+        torch.testing.assert_close(ours.visited()["action"], alone.visited()["action"])
+        torch.testing.assert_close(ours.returns(simulator.reward), alone.returns(simulator.reward))
+        assert ours.uncertainty is not None and alone.uncertainty is not None
+        shared = slice(len(alone.running))
+        torch.testing.assert_close(ours.uncertainty[shared][alone.running], alone.uncertainty[alone.running])
+    assert not torch.equal(*(rolled.rows["action"][0] for rolled in together))
 
 
 def test_nothing_counts_after_an_end(simulator: Simulator) -> None:
