@@ -44,7 +44,7 @@ class Graphs:
                     filled[index] = tensor
                 return function(*tree_unflatten(filled, structure))
 
-            self.captured[key] = Graph(of_changing)
+            self.captured[key] = Graph(name, of_changing)
         return self.captured[key]([leaves[index] for index in changing])
 
 
@@ -54,7 +54,8 @@ class Graph:
     What TensorDict's ``CudaGraphModule`` does, without making the host wait for the device at every call.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self.name = name
         self.function = function
         self.calls = 0
         self.graph: Any = None
@@ -86,8 +87,14 @@ class Graph:
     def _capture(self, tensors: list[Tensor]) -> None:
         self.inputs = [tensor.clone() for tensor in tensors]
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.output = self.function(*self.inputs)
+        try:
+            with torch.cuda.graph(self.graph):
+                self.output = self.function(*self.inputs)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"`{self.name}` cannot be captured as a CUDA graph: functions that read numbers off tensors, draw them "
+                f"or pick rows by a mask cannot (accelerator cpu needs none): {error}"
+            ) from error
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
