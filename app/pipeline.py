@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from app.configuration import POLICY_METHODS
@@ -23,7 +22,7 @@ from app.own_system import evaluate_in_simulator, table
 from app.recorded_rewards import reward_rank_correlation
 from app.report import NOT_JOINED, write_report
 from app.reward_histograms import write_reward_histograms
-from app.run_folder import finished_stages, shared_stages, write_whole
+from app.run_folder import devices, finished_stages, shared_stages, write_whole
 from app.statistics import summarize_returns
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
@@ -49,7 +48,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         "seed": configuration.seed,
         "data": data.facts(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "trained_on": device_name(str(configuration.accelerator)),
+        "trained_on": ", ".join(sorted(set(devices(folder).values()))) or None,
         "stages": stages,
         "shared_stages": shared_stages(folder),
         **facts,
@@ -235,12 +234,6 @@ def check_updates(name: str, updates: int) -> None:
             f"{name} is {updates}: training takes steps of {BATCHES_PER_STEP} updates, so give a multiple of that, "
             f"such as {nearest}"
         )
-
-
-def device_name(accelerator: str) -> str:
-    """What Lightning's ``accelerator`` trains on here: ``CPU``, or the name of a GPU."""
-    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return str(torch.cuda.get_device_name()) if on_gpu else "CPU"
 
 
 def _version(package: str) -> str:

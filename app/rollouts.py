@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo import Simulator
 from zoo.episodes import Array, Episode
+from zoo.normalizer import refuse_other_width
 
 Act = Callable[[Tensor], Tensor]  # observations (B, D) -> actions (B, A)
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -59,10 +60,12 @@ def roll_out(simulator: Simulator, act: Act, episodes: int, horizon: int, seed: 
 
 @torch.no_grad()
 def roll_outs(simulator: Simulator, acts: Sequence[Act], episodes: int, horizon: int, seed: int = 0) -> list[RollOut]:
-    """:func:`roll_out` of several, each with the same random numbers, in one batch.
+    """:func:`roll_out` of several, each with the same random numbers, in one batch, which saves some of the time.
 
-    Reading the Simulator's weights takes longer than computing with them for one batch of episodes, so this takes
-    hardly longer than one roll-out. It ends when the last episode of all has.
+    It ends when the last episode of all has.
+
+    Raises:
+        ValueError: if actions have another number of features.
     """
     generator, count = torch.Generator().manual_seed(seed), len(acts)
     observation = simulator.reset(episodes, generator).repeat(count, 1)
@@ -71,6 +74,7 @@ def roll_outs(simulator: Simulator, acts: Sequence[Act], episodes: int, horizon:
     steps: list[tuple[Tensor, ...]] = []
     for _ in range(horizon):
         action = torch.cat([act(own) for act, own in zip(acts, observation.chunk(count), strict=True)])
+        refuse_other_width("actions", action, simulator.action_size)
         drawn, noise = simulator.draw(observation[:episodes], generator)
         members = (drawn if fixed is None else fixed).repeat(count)
         following, uncertainty = simulator.advance(observation, action, members, noise.repeat(count, 1))

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from yaml import YAMLError
 
@@ -14,7 +15,7 @@ from app.configuration import STAGES, comparable
 from app.errors import UserError
 
 NOTED = "stages.json"
-SHARED = "shared"  # key in it beside those of the stages
+SHARED, DEVICES = "shared", "devices"  # keys in it beside those of the stages
 
 
 def claim_folder(configuration: DictConfig, folder: Path) -> None:
@@ -61,7 +62,7 @@ def finished_stages(folder: Path) -> dict[str, float]:
     Raises:
         UserError: if the file that says so is damaged.
     """
-    return {name: seconds for name, seconds in _noted(folder).items() if name != SHARED}
+    return {name: seconds for name, seconds in _noted(folder).items() if name not in (SHARED, DEVICES)}
 
 
 def is_finished(folder: Path, stage: str) -> bool:
@@ -74,11 +75,28 @@ def shared_stages(folder: Path) -> dict[str, str]:
     return dict(_noted(folder).get(SHARED, {}))
 
 
-def note_stage(folder: Path, name: str, seconds: float, shared: str | None = None) -> None:
-    """Record that a stage of a run is done; ``shared`` names the folder it was trained in for several runs."""
+def devices(folder: Path) -> dict[str, str]:
+    """What each stage of a run was trained on, such as ``CPU`` or the name of a GPU, as far as that is noted."""
+    return dict(_noted(folder).get(DEVICES, {}))
+
+
+def note_stage(
+    folder: Path, name: str, seconds: float, shared: str | None = None, device: torch.device | str | None = None
+) -> None:
+    """Record that a stage of a run is done.
+
+    Args:
+        folder: of the run.
+        name: of the stage.
+        seconds: that it took.
+        shared: name of the folder it was trained in for several runs.
+        device: what it was trained on.
+    """
     noted = {**_noted(folder), name: round(seconds, 1)}
     if shared is not None:
         noted[SHARED] = {**noted.get(SHARED, {}), name: shared}
+    if device is not None:
+        noted[DEVICES] = {**noted.get(DEVICES, {}), name: _name_of(device)}
     write_whole(folder / NOTED, json.dumps(noted))
 
 
@@ -90,6 +108,12 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _name_of(device: torch.device | str) -> str:
+    if isinstance(device, str):
+        return device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()
 
 
 def _noted(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from app.checkpoints import LAST, last_checkpoint
@@ -69,9 +70,9 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
         if unfinished:
             say(f"{stage.replace('_', ' ')}: {configuration[stage].updates} updates of {len(unfinished)} seeds")
             before = time.perf_counter()
-            _fit_together(unfinished, folder, stage)
+            device = _fit_together(unfinished, folder, stage)
             for run in unfinished:
-                note_stage(run, stage, time.perf_counter() - before)
+                note_stage(run, stage, time.perf_counter() - before, device=device)
     results = {}
     for run, settings in runs.items():
         say(f"seed {settings.seed}")
@@ -102,7 +103,8 @@ def _with_seed(configuration: DictConfig, seed: int) -> DictConfig:
     return settings
 
 
-def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> None:
+def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> torch.device:
+    """Train a stage of runs that differ in their seeds alone; on which device that was."""
     first = next(iter(runs.values()))
     data = [make_data(settings, stage) for settings in runs.values()]
     modules = []
@@ -130,6 +132,7 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> Non
     batch.write_own_checkpoints(own_folder / LAST, [run / stage / LAST for run in runs])
     for run, module, own in zip(runs, modules, data, strict=True):
         save_learned(module.cpu(), own, (run / stage).with_suffix(".safetensors"))
+    return trainer.strategy.root_device
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ class Graphs:
 
     A function may change tensors that outlive it, such as parameters and their optimiser's moments, as long as these
     are always the same tensors. Whatever else it reads has to be among its arguments, because a graph repeats what it
-    did, not what Python would do: it reads no number off a tensor, draws none, and ends no sooner for some rows. On
-    another device than a GPU every call just runs the function.
+    did, not what Python would do: it reads no number off a tensor, draws none, and has no branch that depends on one.
+    On another device than a GPU every call just runs the function.
 
     Args:
         constants: tensors that are the same in every call, such as parameters; they are not copied.
@@ -63,7 +63,7 @@ class Graph:
         self.output: Any = None
 
     def __call__(self, tensors: list[Tensor]) -> Any:
-        if not tensors or tensors[0].device.type != "cuda":
+        if all(tensor.device.type != "cuda" for tensor in tensors):
             return self.function(*tensors)
         if self.calls < WARMUP:
             self.calls += 1
@@ -76,7 +76,7 @@ class Graph:
         return tree_map(lambda each: each.clone() if isinstance(each, Tensor) else each, self.output)
 
     def _aside(self, tensors: list[Tensor]) -> Any:
-        """Run the function as it is, on a stream of its own, where what a capture must not do first can happen."""
+        """Run the function as it is, on a stream of its own: first calls set up what a capture has to find."""
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
@@ -85,16 +85,23 @@ class Graph:
         return output
 
     def _capture(self, tensors: list[Tensor]) -> None:
+        if any(tensor.device.type != "cuda" or tensor.requires_grad for tensor in tensors):
+            raise RuntimeError(
+                f"`{self.name}` is given a tensor that is not on the GPU, or one that requires a gradient"
+            )
         self.inputs = [tensor.clone() for tensor in tensors]
-        self.graph = torch.cuda.CUDAGraph()
+        graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(graph):
                 self.output = self.function(*self.inputs)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
             raise RuntimeError(
-                f"`{self.name}` cannot be captured as a CUDA graph: functions that read numbers off tensors, draw them "
-                f"or pick rows by a mask cannot (accelerator cpu needs none): {error}"
+                f"`{self.name}` was not captured as a CUDA graph, as functions that read numbers off tensors, draw "
+                f"them or pick rows by a mask never are (accelerator cpu needs no graph): {error}"
             ) from error
+        self.graph = graph
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
@@ -102,5 +109,5 @@ def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device) -> N
     for group in optimizer.param_groups:
         group["capturable"] = device.type == "cuda"
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
-    # It steps outside a graph too, without gradients, so that Lightning counts a training step
+    # PyTorch warns of steps outside a graph, of which Lightning's count of training steps needs one, without gradients
     optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]

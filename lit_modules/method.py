@@ -180,7 +180,7 @@ class Method(lightning.LightningModule):
         def descend(*arguments: Any) -> dict[str, Tensor]:
             loss, parts = function(*arguments)
             optimizer.zero_grad(set_to_none=True)
-            # A loss may reach other parameters too; a graph would add to gradients of theirs that are long gone
+            # A loss may reach other parameters too: a graph would add to gradients of theirs in memory freed since
             self.manual_backward(loss, inputs=parameters_of(optimizer))
             gradients = gradients_of(optimizer)
             if self.parallel:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from app.checkpoints import LAST
 from app.configuration import comparable
 from app.experiments.grid import settings_key
-from app.run_folder import finished_stages, note_stage, shared_stages
+from app.run_folder import devices, finished_stages, note_stage, shared_stages
 from lit_modules.offsim import GAME_SETTINGS
 
 NAMES = ("behaviour_cloning", "simulator")  # stages that can be shared, in their order
@@ -92,7 +92,8 @@ def continue_from(pretraining: SharedStage, folder: Path) -> None:
     assert seconds is not None
     if not (folder / CHECKPOINT).exists():
         (folder / CHECKPOINT).parent.mkdir(exist_ok=True)
-        note_stage(folder, PRETRAINING, seconds, shared=pretraining.folder.name)
+        device = devices(pretraining.folder).get("simulator")
+        note_stage(folder, PRETRAINING, seconds, shared=pretraining.folder.name, device=device)
         copied = folder / CHECKPOINT.with_suffix(".copied")
         shutil.copyfile(pretraining.folder / CHECKPOINT, copied)
         copied.rename(folder / CHECKPOINT)  # a copy that was interrupted is no checkpoint
@@ -112,8 +113,9 @@ def take_over(stage: SharedStage, folder: Path) -> None:
     shutil.copyfile(_model(stage.folder, stage.name), _model(folder, stage.name))
     # Last, so that a copy that was interrupted is made again
     if PRETRAINING in (noted := finished_stages(stage.folder)):
-        note_stage(folder, PRETRAINING, noted[PRETRAINING], shared=shared_stages(stage.folder)[PRETRAINING])
-    note_stage(folder, stage.name, seconds, shared=stage.folder.name)
+        own = shared_stages(stage.folder)[PRETRAINING]
+        note_stage(folder, PRETRAINING, noted[PRETRAINING], own, devices(stage.folder).get(PRETRAINING))
+    note_stage(folder, stage.name, seconds, stage.folder.name, devices(stage.folder).get(stage.name))
 
 
 def _model(folder: Path, stage: str) -> Path:

@@ -54,10 +54,10 @@ def returns(evidence: Evidence) -> str:
                 str(result.demonstrations),
                 result.task,
                 result.variant,
-                *(format_number(round(each, 1)) for each in amounts),
+                *map(_amount, amounts),
                 percent(result.share),
                 f"{percent(result.share_middle)} [{low}, {high}]",
-                *([format_number(round(result.alone, 1))] if told else []),
+                *([_amount(result.alone)] if told else []),
                 " / ".join(believed),
                 f"{result.finished} of {result.planned}",
             ]
@@ -74,3 +74,8 @@ def returns(evidence: Evidence) -> str:
         "in the Simulator at the end of training, *paid* that in the real task, both in learned reward (about 1 a step "
         "for the demonstrations)." + (f" {NOT_JOINED}" if told else "") + "\n\n" + table(head, rows)
     )
+
+
+def _amount(value: float) -> str:
+    """To whole numbers from a thousand on, and to tenths below."""
+    return format_number(round(value, 0 if abs(value) >= 1000.0 else 1))

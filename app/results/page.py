@@ -86,10 +86,9 @@ def _facts(evidence: Evidence, command: str) -> str:
         {f"{name} {each[name]}" for each in (o["versions"] for o in found) for name in ("offsim", "torch")}
     )
     lines += [f"- with {', '.join(versions)}"] if versions else []
-    devices = Counter(origin["trained_on"] for origin in found if "trained_on" in origin)
-    if set(devices) - {"CPU"}:
-        devices["not recorded"] = len(found) - devices.total()
-        named = [f"{name} ({counted(count, 'run')})" for name, count in devices.items() if count]
+    devices = Counter(origin.get("trained_on") or "not recorded" for origin in found)
+    if set(devices) - {"CPU", "not recorded"}:
+        named = [f"{name} ({counted(count, 'run')})" for name, count in devices.items()]
         lines.append(f"- trained on: {', '.join(named)}")
     return "\n".join(lines)
 

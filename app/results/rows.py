@@ -34,10 +34,11 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         ``behaviour_cloning_mean`` and ``policy_mean``, mean returns in the real task: of all the expert's episodes, of
         those that the run learned from, of the cloned policy, and of the policy which the run ends with;
         ``policy_alone_mean``, that of what it is without the cloned networks that are joined with it;
-        ``share_of_expert``; of the end of its curve ``simulator_return`` and ``real_learned_return``, both in learned
-        reward; ``wall_seconds``; ``verdict``, if there is one; what :func:`simulator_figures` returns;
-        ``reward_histograms``, if it kept them; and ``run``, what it was: the key of its settings, its data, versions,
-        what it was trained on, and seconds of its stages.
+        ``share_of_expert``; ``cloned_share_in_simulator``, what the cloned policy has there of what the demonstrations
+        have, if that decided how firmly it was held; of the end of its curve ``simulator_return`` and
+        ``real_learned_return``, both in learned reward; ``wall_seconds``; ``verdict``, if there is one; what
+        :func:`simulator_figures` returns; ``reward_histograms``, if it kept them; and ``run``, what it was: the key of
+        its settings, its data, versions, what it was trained on, and seconds of its stages.
     """
     last = metrics.get("policy") or metrics["behaviour_cloning"]
     end = (metrics.get("curve") or [{}])[-1]
@@ -52,6 +53,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         "policy_mean": last["mean"],
         "policy_alone_mean": metrics.get("policy_alone", {}).get("mean"),
         "share_of_expert": metrics["share_of_expert"],
+        "cloned_share_in_simulator": _cloned_share(folder / "policy" / "metrics.csv"),
         "simulator_return": end.get("simulator_return"),
         "real_learned_return": end.get("real_learned_return"),
         "wall_seconds": metrics["wall_seconds"],
@@ -67,13 +69,13 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
 
 
 def thinned(histograms: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
-    """At most ``HISTOGRAM_VALUES`` of each list, evenly spaced by rank and rounded: as many as a histogram can show."""
+    """At most ``HISTOGRAM_VALUES`` of each list, evenly spaced by rank, with four digits."""
 
     def fewer(values: list[float]) -> list[float]:
         if len(values) <= HISTOGRAM_VALUES:
             return values
         ordered = sorted(value for value in values if value is not None and math.isfinite(value))
-        return [round(ordered[place], 3) for place in evenly_spaced(len(ordered), HISTOGRAM_VALUES).tolist()]
+        return [float(f"{ordered[place]:.4g}") for place in evenly_spaced(len(ordered), HISTOGRAM_VALUES).tolist()]
 
     return {when: {kind: fewer(values) for kind, values in kinds.items()} for when, kinds in histograms.items()}
 
@@ -141,6 +143,12 @@ def simulator_figures(folder: Path, metrics: Mapping[str, Any]) -> Row:
         found |= {f"inside_{round(100 * level)}_{data}": observed.get(level) for level in COVERAGES}
         found[f"reward_rank_{data}"] = ranks.get(data)
     return found
+
+
+def _cloned_share(log: Path) -> float | None:
+    logged = last_values(log)
+    demonstrated = logged.get("train/cloned/demonstrated", 0.0)
+    return logged["train/cloned/earned"] / demonstrated if demonstrated > 0.0 else None
 
 
 def last_values(path: Path) -> dict[str, float]:
