@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -38,6 +38,7 @@ class Aggregate:
         cloned: mean return of the cloned policies that these runs began with.
         promised: mean return in the Simulator at the end of training, in learned reward.
         paid: mean return in the real task then, likewise.
+        shares: of the expert's return, by seed.
     """
 
     task: str
@@ -57,6 +58,7 @@ class Aggregate:
     cloned: float
     promised: float
     paid: float
+    shares: dict[int, float] = field(default_factory=dict)
 
 
 def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
@@ -86,6 +88,7 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 cloned=mean(values(own, "behaviour_cloning_mean")),
                 promised=mean(values(own, "simulator_return")),
                 paid=mean(values(own, "real_learned_return")),
+                shares={row["seed"]: row["share_of_expert"] for row in own if row["share_of_expert"] is not None},
             )
         )
     return results
@@ -108,7 +111,7 @@ def mean(found: Any) -> float:
 
 
 def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, float, float]]:
-    """A goal on each task and number of demonstrations that it is about.
+    """A goal on each task and number of demonstrations that it is about; of two variants over the seeds that both have.
 
     Returns:
         The variant's aggregate, its share of the expert, and the share that it should reach or exceed.
@@ -118,7 +121,7 @@ def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, flo
         scope = (goal.task in (None, result.task), goal.demonstrations in (None, result.demonstrations))
         if result.variant != goal.variant or not all(scope):
             continue
-        wanted = goal.share_of_expert
+        wanted, shares = goal.share_of_expert, result.shares
         if wanted is None:
             (rival,) = (
                 other
@@ -126,10 +129,16 @@ def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, flo
                 if (other.task, other.demonstrations, other.variant)
                 == (result.task, result.demonstrations, goal.better_than)
             )
-            wanted = _statistic(rival, goal.statistic)
-        judged.append((result, _statistic(result, goal.statistic), wanted))
+            shares = {seed: share for seed, share in shares.items() if seed in rival.shares}
+            wanted = _statistic([rival.shares[seed] for seed in shares], goal.statistic)
+            result = replace(result, finished=len(shares))
+        judged.append((result, _statistic([*shares.values()], goal.statistic), wanted))
     return judged
 
 
-def _statistic(result: Aggregate, name: str) -> float:
-    return {"mean": result.share, "min": result.share_minimum, "interquartile_mean": result.share_middle}[name]
+def _statistic(shares: Sequence[float], name: str) -> float:
+    if not shares:
+        return math.nan
+    if name == "interquartile_mean":
+        return interquartile_interval(shares)[0]
+    return min(shares) if name == "min" else mean(np.array(shares))
