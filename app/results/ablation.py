@@ -41,11 +41,11 @@ def drawn(evidence: Evidence) -> dict[str, Figure]:
     found = {"": figures.share_bars(shares), "-errors": figures.errors_before_and_after(errors)}
     kept = {(task, label): evidence.reward_histograms(task, *labelled[label]) for task in tasks for label in labelled}
     if any(kept.values()):
-        drawn = [label for label in labelled if any(kept[task, label] for task in tasks)]
+        shown = [label for label in labelled if any(kept[task, label] for task in tasks)]
         rewards = {
             f"{task}\n{when} training": {
                 label: {kind: np.array(numbers) for kind, numbers in ((kept[task, label] or {}).get(when, {})).items()}
-                for label in drawn
+                for label in shown
             }
             for task, when in product(tasks, ("before", "after"))
         }

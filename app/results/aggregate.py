@@ -30,7 +30,6 @@ class Aggregate:
         minimum: of the return.
         spread: standard deviation of the return over seeds (of the sample); NaN for one seed.
         share: mean share of the expert's return.
-        share_minimum: its minimum.
         share_middle: its interquartile mean.
         interval: 95% bootstrap interval of that over seeds.
         alone: mean return of the policies without the cloned networks that are joined with them.
@@ -50,7 +49,6 @@ class Aggregate:
     minimum: float
     spread: float
     share: float
-    share_minimum: float
     share_middle: float
     interval: tuple[float, float]
     alone: float
@@ -79,7 +77,6 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 minimum=float(returns.min()) if len(returns) else math.nan,
                 spread=float(returns.std(ddof=1)) if len(returns) > 1 else math.nan,
                 share=mean(shares),
-                share_minimum=float(shares.min()) if len(shares) else math.nan,
                 share_middle=middle,
                 interval=(interval[0], interval[1]),
                 alone=mean(values(own, "policy_alone_mean")),
