@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from app.experiments.goals import Goal
 from app.experiments.grid import Experiment
 from app.results.rows import Row
-from app.statistics import interquartile_interval
+from app.statistics import interquartile_interval, interquartile_mean
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Aggregate:
     cloned: float
     promised: float
     paid: float
-    shares: dict[int, float] = field(default_factory=dict)
+    shares: dict[int, float]
 
 
 def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
@@ -134,8 +134,5 @@ def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, flo
 
 
 def _statistic(shares: Sequence[float], name: str) -> float:
-    if not shares:
-        return math.nan
-    if name == "interquartile_mean":
-        return interquartile_interval(shares)[0]
-    return min(shares) if name == "min" else mean(np.array(shares))
+    statistic: Any = {"mean": np.mean, "min": np.min, "interquartile_mean": interquartile_mean}[name]
+    return float(statistic(np.array(shares))) if shares else math.nan
