@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,12 @@ def summarize_returns(returns: Sequence[float], seed: int = 0) -> dict[str, Any]
         "episodes": len(values),
         "returns": values.tolist(),
     }
+
+
+def standard_error(summary: Mapping[str, Any]) -> float | None:
+    """Of the mean that :func:`summarize_returns` gives; ``None`` for a single episode, which says nothing of it."""
+    episodes = summary["episodes"]
+    return float(summary["std"]) / math.sqrt(episodes) if episodes > 1 else None
 
 
 def summarize_seeds(results: dict[int, dict[str, Any]], seed: int = 0) -> dict[str, Any]:

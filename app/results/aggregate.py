@@ -27,6 +27,9 @@ class Aggregate:
         finished: number of finished seeds.
         planned: number of seeds.
         mean: of the return.
+        error: standard error of that mean, as the number of episodes leaves it; other seeds would add to it.
+        expert: mean return of the expert.
+        expert_error: its standard error, likewise.
         minimum: of the return.
         spread: standard deviation of the return over seeds (of the sample); NaN for one seed.
         share: mean share of the expert's return.
@@ -46,6 +49,9 @@ class Aggregate:
     finished: int
     planned: int
     mean: float
+    error: float
+    expert: float
+    expert_error: float
     minimum: float
     spread: float
     share: float
@@ -74,6 +80,11 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 finished=len(own),
                 planned=len(experiment.seeds),
                 mean=mean(returns),
+                error=error_of_mean(errors)
+                if len(errors := values(own, "policy_standard_error")) == len(own)
+                else math.nan,
+                expert=mean(values(own, "expert_mean")),
+                expert_error=mean(values(own, "expert_standard_error")),
                 minimum=float(returns.min()) if len(returns) else math.nan,
                 spread=float(returns.std(ddof=1)) if len(returns) > 1 else math.nan,
                 share=mean(shares),
@@ -105,6 +116,11 @@ def values(rows: Sequence[Row], name: str) -> Any:
 def mean(found: Any) -> float:
     """NaN of nothing."""
     return float(found.mean()) if len(found) else math.nan
+
+
+def error_of_mean(errors: Any) -> float:
+    """Standard error of a mean over seeds whose own means are uncertain by ``errors``, ``(N,)``; NaN of nothing."""
+    return float(np.sqrt((errors**2).sum()) / len(errors)) if len(errors) else math.nan
 
 
 def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, float, float]]:

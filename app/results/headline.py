@@ -46,7 +46,8 @@ def returns(evidence: Evidence) -> str:
     rows = []
     told = any(math.isfinite(result.alone) for result in finished)  # earlier runs did not measure it
     for result in finished:
-        amounts = (result.demonstrated, result.cloned, result.mean, result.minimum, result.spread)
+        returned = [_with_error(result.expert, result.expert_error), _amount(result.demonstrated)]
+        returned += [_amount(result.cloned), _with_error(result.mean, result.error)]
         believed = [format_number(round(each, 0)) for each in (result.promised, result.paid)]
         low, high = (percent(bound) for bound in result.interval)
         rows.append(
@@ -54,7 +55,8 @@ def returns(evidence: Evidence) -> str:
                 str(result.demonstrations),
                 result.task,
                 result.variant,
-                *map(_amount, amounts),
+                *returned,
+                *map(_amount, (result.minimum, result.spread)),
                 percent(result.share),
                 f"{percent(result.share_middle)} [{low}, {high}]",
                 *([_amount(result.alone)] if told else []),
@@ -62,18 +64,23 @@ def returns(evidence: Evidence) -> str:
                 f"{result.finished} of {result.planned}",
             ]
         )
-    head = ["demonstrations", "task", "variant", "demonstrated", "cloned", "mean return", "lowest", "spread"]
+    head = ["demonstrations", "task", "variant", "expert", "demonstrated", "cloned", "mean return", "lowest", "spread"]
     head += ["share of expert", "interquartile mean of the share", *(["not joined"] if told else [])]
     head += ["promised / paid", "seeds"]
     return (
         "## Returns in the real task\n\n"
         "Every figure is about the last policy of a run, never the best of it. Lowest and spread (standard deviation) "
         "are over seeds; the interval is the 95% bootstrap interval of the interquartile mean over seeds, which drops "
-        "nothing of up to three. *Demonstrated* is what the episodes return that these runs learned from, "
+        "nothing of up to three. Behind \N{PLUS-MINUS SIGN} stands the standard error that the number of episodes "
+        "leaves, where it is on record. *Demonstrated* is what the episodes return that these runs learned from, "
         "some of which may have failed. *Cloned* is what these runs began with. *Promised* is the policy's return "
         "in the Simulator at the end of training, *paid* that in the real task, both in learned reward (about 1 a step "
         "for the demonstrations)." + (f" {NOT_JOINED}" if told else "") + "\n\n" + table(head, rows)
     )
+
+
+def _with_error(value: float, error: float) -> str:
+    return _amount(value) + (f" \N{PLUS-MINUS SIGN} {format_number(round(error))}" if math.isfinite(error) else "")
 
 
 def _amount(value: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from app.experiments.grid import Run
+from app.statistics import standard_error
 from zoo.spacing import evenly_spaced
 
 Row = dict[str, Any]
@@ -33,6 +34,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         ``task``, ``method``, ``demonstrations``, ``seed``; ``expert_mean``, ``demonstrated_mean``,
         ``behaviour_cloning_mean`` and ``policy_mean``, mean returns in the real task: of all the expert's episodes, of
         those that the run learned from, of the cloned policy, and of the policy which the run ends with;
+        ``expert_standard_error`` and ``policy_standard_error``, how far such a mean of episodes may be off;
         ``policy_alone_mean``, that of what it is without the cloned networks that are joined with it;
         ``share_of_expert``; ``cloned_share_in_simulator``, what the cloned policy has there of what the demonstrations
         have, if that decided how firmly it was held; of the end of its curve ``simulator_return`` and
@@ -51,6 +53,8 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         "demonstrated_mean": metrics.get("demonstrated", {}).get("mean"),
         "behaviour_cloning_mean": metrics["behaviour_cloning"]["mean"],
         "policy_mean": last["mean"],
+        "expert_standard_error": standard_error(metrics["expert"]),
+        "policy_standard_error": standard_error(last),
         "policy_alone_mean": metrics.get("policy_alone", {}).get("mean"),
         "share_of_expert": metrics["share_of_expert"],
         "cloned_share_in_simulator": _cloned_share(folder / "policy" / "metrics.csv"),

@@ -13,7 +13,7 @@ import torch
 from app import evaluate
 from app.errors import UserError
 from app.evaluate import evaluate_policy, load_policy
-from app.statistics import summarize_returns
+from app.statistics import standard_error, summarize_returns
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.tasks import get_task
@@ -57,6 +57,12 @@ def test_degenerate_samples_have_the_mean_twice(returns: list[float]) -> None:
     summary = summarize_returns(returns)
     assert summary["ci95"] == [5.0, 5.0]
     assert summary["std"] == 0.0
+
+
+def test_a_mean_is_off_by_its_standard_error() -> None:
+    assert standard_error(summarize_returns([0.0, 2.0, 4.0, 6.0])) == pytest.approx(math.sqrt(20 / 3) / 2)
+    assert standard_error(summarize_returns([5.0, 5.0])) == 0.0
+    assert standard_error(summarize_returns([5.0])) is None
 
 
 @pytest.mark.parametrize("returns", [[], [1.0, math.nan], [math.inf]])

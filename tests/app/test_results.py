@@ -58,10 +58,10 @@ def make_run(experiment: Experiment, out: Path, name: str, returned: float, shar
         "versions": {"offsim": "0.1.0", "torch": "2.9.1"},
         "stages": {"behaviour_cloning": 100.0, "policy": 500.0},
         "wall_seconds": 700.0,
-        "expert": {"mean": 2000.0},
+        "expert": {"mean": 2000.0, "std": 120.0, "episodes": 16},
         "demonstrated": {"mean": 1800.0},
         "behaviour_cloning": {"mean": 1000.0},
-        "policy": {"mean": returned},
+        "policy": {"mean": returned, "std": 200.0, "episodes": 1 if returned == 400.0 else 4},
         "share_of_expert": returned / 2000.0,
         "reward_rank_correlation": {"expert": 0.4, "diverse": None},
         "curve": [
@@ -139,6 +139,9 @@ def test_aggregates_over_seeds(tmp_path: Path) -> None:
     assert good.interval[0] == pytest.approx(0.6) and good.interval[1] == pytest.approx(0.95)
     assert good.alone == 1500.0 and bad.alone != bad.alone
     assert good.demonstrated == 1800.0
+    assert (good.expert, good.expert_error) == (2000.0, 30.0)
+    assert good.error == pytest.approx(100.0 / 3**0.5)
+    assert bad.error != bad.error  # one of its seeds has a single episode
     assert results[2].finished == 0 and results[2].mean != results[2].mean
 
 
@@ -166,6 +169,8 @@ def test_rows_hold_what_each_run_found(tmp_path: Path) -> None:
         "demonstrations": 10,
         "seed": 0,
         "expert_mean": 2000.0,
+        "expert_standard_error": 30.0,
+        "policy_standard_error": 100.0,
         "behaviour_cloning_mean": 1000.0,
         "policy_mean": 1900.0,
         "policy_alone_mean": 1800.0,
@@ -197,10 +202,10 @@ def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> Non
         # 5 x 700 seconds, less the 2 x 100 of stages that were counted twice
         "- cost of these: 55.0 minutes",
         "- expert data: `some/hopper/expert-v0`, SHA-256 ab12ab12ab12",
-        "| 10 | hopper | good | 1,800 | 1,000 | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 "
-        "| 3 of 3 |",
-        "| 10 | hopper | bad | 1,800 | 1,000 | 500 | 400 | 141.4 | 25.0% | 25.0% [20.0%, 30.0%] | – | 30 / 20 "
-        "| 2 of 3 |",
+        "| 10 | hopper | good | 2,000 ± 30 | 1,800 | 1,000 | 1,600 ± 58 | 1,200 | 360.6 | 80.0% "
+        "| 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 | 3 of 3 |",
+        "| 10 | hopper | bad | 2,000 ± 30 | 1,800 | 1,000 | 500 | 400 | 141.4 | 25.0% "
+        "| 25.0% [20.0%, 30.0%] | – | 30 / 20 | 2 of 3 |",
         "| mean of good at least 75.0% | hopper | 10 | 80.0% | met | 3 of 3 |",
         "| min of good at least 75.0% | hopper | 10 | 60.0% | missed by 15.0 points | 3 of 3 |",
         "| mean of good better than bad | hopper | 10 | 90.0% | met | 2 of 3 |",
@@ -307,8 +312,8 @@ def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> No
     for line in (
         "- finished: 5 of 12 runs",
         "- cost of these: 55.0 minutes",
-        "| 10 | hopper | good | 1,800 | 1,000 | 1,600 | 1,200 | 360.6 | 80.0% | 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 "
-        "| 3 of 3 |",
+        "| 10 | hopper | good | 2,000 ± 30 | 1,800 | 1,000 | 1,600 ± 58 | 1,200 | 360.6 | 80.0% "
+        "| 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 | 3 of 3 |",
         "- hopper/bad/demonstrations10/seed2: FloatingPointError: loss is not finite",
         "## Missing: 6 of 12 runs",
     ):
