@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from app.collect_record import dataset_root, episode_buffer, new_dataset, recorded_bytes, refuse_unusable_id
 from app.errors import UserError
 from app.places import refuse_unwritable_folder
-from app.tables import Layout, feature_names, read_episodes
+from app.tables import MISSING, Layout, feature_names, interval_of, read_episodes
 from datamodules.sources import RECORDED_BY
 from zoo.episodes import Episode
+
+HARDLY = 0.05  # share of an action's bounds that logs go through, below which its bounds may be in another unit
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +48,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--next-observations", nargs="+", default=[], metavar="NAME", help="of the state that follows, if rows hold it"
     )
     parser.add_argument("--episode", metavar="NAME", help="column that tells episodes of one file apart")
+    parser.add_argument(
+        "--time",
+        metavar="NAME",
+        help="column of times, numbers or such as 2024-05-01T12:00:00: rows are taken in its order, and where some are "
+        "left out an episode is split",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=MISSING,
+        default=MISSING[0],
+        help="states and actions that are empty or not finite: refuse them (default), or split the episode there",
+    )
     parser.add_argument("--terminated", metavar="NAME", help="column that is not 0 where an episode ended for good")
     parser.add_argument("--reward", metavar="NAME", help="column kept for evaluation; no training reads it")
     parser.add_argument(
@@ -60,10 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
     root = dataset_root(arguments.dataset_root)
     refuse_unwritable_folder(root)
     refuse_unusable_id(root, arguments.id)
-    names = ("observations", "actions", "next_observations", "episode", "reward", "terminated")
+    names = ("observations", "actions", "next_observations", "episode", "time", "reward", "terminated", "missing")
     layout = Layout(**{name: getattr(arguments, name) for name in names})
     _refuse_repeated(arguments.files, layout)
-    episodes = [episode for path in arguments.files for episode in read_episodes(path, layout)]
+    interval = interval_of(arguments.files[0], layout)  # which steps of all files have
+    episodes = [episode for path in arguments.files for episode in read_episodes(path, layout, interval)]
     _refuse_differing(episodes)
     features = {
         name: _feature_names(arguments.files[0], given, getattr(episodes[0], name).shape[1])
@@ -87,6 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
             "one that never moves is no action; leave it out, or say what it could be with --action-low and "
             "--action-high"
         )
+    used = (seen[1].astype(np.float64) - seen[0]) / (high.astype(np.float64) - low)
     box = gymnasium.spaces.Box(low, high, dtype=np.float32)
     write_dataset(root, arguments.id, episodes, box, features["observations"], features["actions"])
     steps = sum(map(len, episodes))
@@ -97,6 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.action_low is None or arguments.action_high is None:
         print("bounds of actions are what the logs show: say what is possible with --action-low and --action-high")
+    for index in np.flatnonzero(used < HARDLY):
+        print(f"action {features['actions'][int(index)]} uses {used[index]:.1%} of what is possible: same units?")
     return 0
 
 

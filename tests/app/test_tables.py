@@ -67,14 +67,99 @@ def test_tabs_and_marks_of_spreadsheets_are_understood(tmp_path: Path) -> None:
     assert len(read_episodes(path, RUNS)) == 2
 
 
+def test_the_action_of_the_last_row_may_be_missing_and_truth_values_are_words(log: Path) -> None:
+    text = TABLE.replace("0.3,1,7", ",True,").replace("0.5,0,9", ",FALSE,").replace(",0,", ",false,")
+    log.write_text(text)
+    first, second = read_episodes(log, RUNS)
+    assert first.terminated and not second.terminated
+    np.testing.assert_allclose(np.concatenate([first.actions, second.actions]), [[0.1], [0.2], [0.4]])
+
+
+def test_a_table_may_be_written_with_decimal_commas(log: Path) -> None:
+    log.write_text("run;level;flow;valve;stop;paid\n7;1;1,5e1;-0,25;0;,5\n7;2;20;0,2;1;6\n", encoding="utf-8")
+    (only,) = read_episodes(log, RUNS)
+    assert only.observations.tolist() == [[1, 15], [2, 20]] and only.actions.tolist() == [[-0.25]]
+    assert only.rewards.tolist() == [0.5]
+    log.write_text("run;level;flow;valve;stop;paid;°C\n", encoding="latin-1")
+    with pytest.raises(UserError, match="not in UTF-8"):
+        read_episodes(log, RUNS)
+
+
+def timed(log: Path, times: list[str], **given: Any) -> list[Any]:
+    """The levels of each episode of a log whose rows have these times, and levels from 0 on."""
+    rows = [f"{time},{index},{index / 10}" for index, time in enumerate(times)]
+    log.write_text("\n".join(["time,level,valve", *rows]))
+    layout = Layout(["level"], ["valve"], time="time", **given)
+    return [episode.observations[:, 0].tolist() for episode in read_episodes(log, layout)]
+
+
+def test_rows_are_taken_in_the_order_of_time_and_split_where_some_are_left_out(log: Path) -> None:
+    assert timed(log, ["3", "2", "1", "0"]) == [[3, 2, 1, 0]]
+    times = [f"{second}" for second in (*range(12), *range(40, 52), 60)]
+    with pytest.warns(UserWarning, match="2 episodes, where it has 1"):
+        assert timed(log, times) == [[*range(12)], [*range(12, 24)]]  # a single row at the end is no step
+    dates = ["2024-05-01T23:59:58", "2024-05-01 23:59:59", "2024-05-02T00:00:00.1", "2024-05-02T00:00:01+00:00"]
+    assert timed(log, dates) == [[0, 1, 2, 3]]
+    np.savez(log.with_suffix(".npz"), t=np.array(dates[:3], dtype="datetime64[ms]"), s=np.arange(3.0), a=np.ones(3))
+    (only,) = read_episodes(log.with_suffix(".npz"), Layout(["s"], ["a"], time="t"))
+    assert len(only) == 2
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (["0", "1", "1", "2"], r"row 3 \(line 4\): it is of the same time as row 2"),
+        (["0", "1", "noon"], "row 3 .*neither a number nor a time such as"),
+        (["0", "1", "nan"], "row 3 .*time is not finite"),
+        (
+            ["0", "1", "3", "6", "7", "12"],
+            "60% of its rows follow one another after another time than the usual 2, after 1 to 5",
+        ),
+    ],
+)
+def test_times_that_say_no_order_and_no_step_are_refused(log: Path, times: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        timed(log, times)
+
+
+def test_episodes_may_be_split_where_numbers_are_missing(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    cells = ["0,0,0", "1,1,", "2,2,0", ",3,0", "4,4,0", "5,5,1", "6,,1", "7,7,1", "8,8,1"]
+    path.write_text("\n".join(["level,flow,valve", *cells]))
+    layout = Layout(["level", "flow"], ["valve"], missing="split")
+    with pytest.warns(UserWarning, match="3 episodes, where it has 1"):
+        parts = read_episodes(path, layout)
+    # What follows a row without an action is not known; one without a state is no row; a row alone is no step
+    assert [part.observations[:, 0].tolist() for part in parts] == [[0, 1], [4, 5], [7, 8]]
+    assert [part.actions[:, 0].tolist() for part in parts] == [[0], [0], [1]]
+    assert all(part.truncated for part in parts)
+
+
+def test_only_the_last_part_of_an_episode_ends_it(tmp_path: Path) -> None:
+    following = np.array([1.0, 2.0, np.nan, 4.0])
+    np.savez(tmp_path / "log.npz", s=np.arange(4.0), then=following, a=np.ones(4), done=np.array([0, 0, 0, 1]))
+    layout = Layout(["s"], ["a"], next_observations=["then"], terminated="done", missing="split")
+    with pytest.warns(UserWarning, match="2 episodes"):
+        first, second = read_episodes(tmp_path / "log.npz", layout)
+    assert first.observations.tolist() == [[0], [1], [2]] and first.truncated
+    assert second.observations.tolist() == [[3], [4]] and second.terminated
+    np.savez(tmp_path / "log.npz", s=np.full(3, np.nan), a=np.ones(3))
+    with pytest.raises(UserError, match="none of its rows follows another"):
+        read_episodes(tmp_path / "log.npz", Layout(["s"], ["a"], missing="split"))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ("level", "levle", "has no 'level': did you mean 'levle'"),
-        ("2,20", "2,", "row 2: flow is '', which is no number"),
-        ("2,20", "2,x", "row 2: flow is 'x', which is no number"),
-        ("2,20", "2,nan", "row 2: flow is not finite"),
-        ("2,20", "2,20,20", "row 2: it has 7 cells, where the header names 6"),
+        ("2,20", "2,", r"row 2 \(line 3\): flow is missing: repair it, or have the episode split there"),
+        ("2,20", "2,x", r"row 2 \(line 3\): flow is 'x', which is no number"),
+        ("2,20", "2,nan", r"row 2 \(line 3\): flow is missing"),
+        ("2,20", "2,inf", r"row 2 \(line 3\): flow is not finite"),
+        ("0.2,0,6", ",0,6", r"row 2 \(line 3\): valve is missing"),
+        ("0.2,0,6", "0.2,,6", r"row 2 \(line 3\): stop is missing: repair it"),
+        ("0.2,0,6", "0.2,0,", r"row 2 \(line 3\): paid is missing: repair it"),
+        ("2,20", "2,20,20", r"row 2 \(line 3\): it has 7 cells, where the header names 6"),
         ("0.2,0,6", "0.2,1,6", "episode 7: it ends in row 2 and goes on"),
         ("b,5", "c,5", "episode b: one row is no step"),
         ("run,level", "level,level", "its first line has to name every column once"),
@@ -94,7 +179,7 @@ def test_numbers_of_episodes_may_be_written_in_any_way_but_not_left_out(log: Pat
     assert [len(each) for each in read_episodes(log, RUNS)] == [2, 1]
     for empty in ("", " ", "nan"):
         log.write_text(TABLE.replace("b,4", f"{empty},4"))
-        with pytest.raises(UserError, match="row 4: run is empty"):
+        with pytest.raises(UserError, match=r"row 4 \(line 5\): run is empty"):
             read_episodes(log, RUNS)
 
 

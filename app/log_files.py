@@ -1,0 +1,133 @@
+"""Files of logs, CSV tables and NumPy archives, as columns by name."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import UserError
+
+Column = NDArray[Any]
+TABLES = (".csv", ".tsv")
+TRUTH = {"true": "1", "false": "0"}
+DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
+
+
+def read_columns(path: Path) -> Mapping[str, Column]:
+    """Every column of a table, as text, or every array of an archive.
+
+    Args:
+        path: ``.csv``, with commas between cells or, as spreadsheets write it where numbers have a decimal comma, with
+            semicolons; ``.tsv``; or ``.npz``.
+
+    Raises:
+        UserError: if it is none of these, or damaged.
+    """
+    kind = path.suffix.lower()
+    if kind == ".npz":
+        return _read_archive(path)
+    if kind not in TABLES:
+        raise UserError(f"{path} is no .csv, .tsv or .npz file: write the log as one of these")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            delimiter = "\t" if kind == ".tsv" else _delimiter(file.readline())
+            file.seek(0)
+            rows = list(csv.reader(file, delimiter=delimiter))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"cannot read {path}: it is not in UTF-8 ({error.reason}): write it in that encoding"
+        ) from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    while rows and not rows[-1]:  # many loggers end with an empty line
+        rows.pop()
+    header, rows = (rows[0], rows[1:]) if rows else ([], [])
+    names = [name.strip() for name in header]
+    if len(rows) < 1 or not all(names) or len(set(names)) != len(names):
+        raise UserError(f"{path} is no table: its first line has to name every column once, and rows have to follow")
+    for index, row in enumerate(rows):
+        if len(row) != len(names):
+            raise UserError(f"{place(path, index)}: it has {len(row)} cells, where the header names {len(names)}")
+    cell = _with_point if delimiter == ";" else str.strip
+    return {name: np.array([cell(row[index]) for row in rows]) for index, name in enumerate(names)}
+
+
+def column(path: Path, columns: Mapping[str, Column], name: str) -> Column:
+    """One of the columns of a file.
+
+    Raises:
+        UserError: naming the nearest one, if there is none of that name.
+    """
+    if name not in columns:
+        near = difflib.get_close_matches(name, columns, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(columns)}"
+        raise UserError(f"{path} has no {name!r}: {hint}")
+    return columns[name]
+
+
+def numbers(path: Path, columns: Mapping[str, Column], names: Sequence[str]) -> NDArray[np.float64]:
+    """Columns as numbers, ``(T, features)``; not a number where a cell is empty.
+
+    Raises:
+        UserError: if a cell holds something else.
+    """
+    parts = []
+    for name in names:
+        values = column(path, columns, name)
+        if values.ndim not in (1, 2) or values.dtype.kind not in "biufU":
+            raise UserError(f"{path}: {name} is no column of real numbers, nor a table of them")
+        if values.dtype.kind == "U":
+            values = _readable(values)
+        try:
+            parts.append(values.astype(np.float64).reshape(len(values), -1))
+        except ValueError:
+            row = next(index for index, cell in enumerate(values) if not _is_number(cell))
+            raise UserError(f"{place(path, row)}: {name} is {str(values[row])!r}, which is no number") from None
+    return np.concatenate(parts, axis=1)
+
+
+def place(path: Path, row: int) -> str:
+    """Where a row is, counted from 1, and the line of a text file, which its header comes before."""
+    line = f" (line {row + 2})" if path.suffix.lower() in TABLES else ""
+    return f"{path}, row {row + 1}{line}"
+
+
+def _readable(texts: Column) -> Column:
+    """Texts whose empty cells are not a number, and whose truth values are 1 and 0, as NumPy reads them."""
+    lowered = np.char.lower(np.char.strip(texts))
+    found = np.where(lowered == "", "nan", texts)
+    for word, number in TRUTH.items():
+        found = np.where(lowered == word, number, found)
+    return found
+
+
+def _is_number(cells: Any) -> bool:
+    try:
+        np.asarray(cells).astype(np.float64)
+    except ValueError:
+        return False
+    return True
+
+
+def _delimiter(header: str) -> str:
+    return ";" if ";" in header and "," not in header else ","
+
+
+def _with_point(cell: str) -> str:
+    cell = cell.strip()
+    return cell.replace(",", ".") if DECIMAL_COMMA.fullmatch(cell) else cell
+
+
+def _read_archive(path: Path) -> Mapping[str, Column]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except Exception as error:  # a damaged archive has zipfile, zlib and NumPy raise many kinds
+        raise UserError(f"cannot read {path}: {error or type(error).__name__}") from error
