@@ -8,6 +8,7 @@ import numpy as np
 
 from app.data_checks.finding import FAULT, NOTE, Finding
 from app.data_checks.recording import Array, Recorded, Transitions
+from app.data_checks.sensors import sensors
 from datamodules.checks import EARLY, RARE
 from datamodules.sources import Source
 
@@ -68,6 +69,7 @@ def statistical(source: Source, episodes: Sequence[Recorded], rows: Transitions)
         *_no_end(rows),
         *_early_ends(rows),
         *_shifted(rows),
+        *sensors(source, episodes, rows),
     ]
 
 

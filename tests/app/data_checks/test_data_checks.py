@@ -174,6 +174,76 @@ def test_a_planted_fault_is_found_and_gone_from_the_copy(
     assert name in metadata["offsim"]["repairs"] and metadata["offsim"]["repaired_from"]["id"] == dataset
 
 
+def in_another_unit(episodes: list[Recorded]) -> list[Recorded]:
+    """The height of every other one in inches from the ground up."""
+    scale = np.ones(episodes[0].observations.shape[1], dtype=np.float32)
+    scale[0] = 39.37
+    return [
+        replace(each, observations=each.observations * (scale if index % 2 else 1))
+        for index, each in enumerate(episodes)
+    ]
+
+
+def in_percent(episodes: list[Recorded]) -> list[Recorded]:
+    return [replace(each, actions=each.actions * (100 if index == 1 else 1)) for index, each in enumerate(episodes)]
+
+
+def hanging(episodes: list[Recorded]) -> list[Recorded]:
+    """The speed of one joint is not measured from some step on, in every other episode."""
+    changed = [each.observations.copy() for each in episodes]
+    for observations in changed[::2]:
+        observations[25:, 12] = observations[25, 12]
+    return [replace(each, observations=own) for each, own in zip(episodes, changed, strict=True)]
+
+
+def joined_up(episodes: list[Recorded]) -> list[Recorded]:
+    """Two episodes as one, of which the second begins far from where the first ends."""
+    names = ("observations", "actions", "rewards", "terminations", "truncations")
+    first, second = (each.steps(0, len(each)) for each in episodes[:2])
+    second = replace(second, observations=second.observations + 20)
+    open_end = replace(first, observations=first.observations[:-1], truncations=first.truncations & False)
+    both = {name: np.concatenate([getattr(open_end, name), getattr(second, name)]) for name in names}
+    return [replace(first, **both), *episodes[2:]]
+
+
+SENSORS: dict[str, tuple[Plant, str]] = {
+    "other units": (in_another_unit, "observation feature 0 is "),
+    "sensors that hang": (hanging, "observation feature 12 changes at nearly every step, but stands still in 3 of 6"),
+    "jumps": (joined_up, "first in episode 0, step 59"),
+}
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_what_only_sensors_and_loggers_do_is_noted(
+    name: str,
+    write: Callable[..., str],
+    cheetah: list[Recorded],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    plant, text = SENSORS[name]
+    running = [replace(each, observations=each.observations + np.float32(3.0)) for each in cheetah]
+    assert check(write(plant(running), None), tmp_path) == {name: "note"}
+    assert text in capsys.readouterr().out
+
+
+def test_an_action_in_another_unit_is_noted(
+    write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(write(in_percent(cheetah), None, bound=100.0), tmp_path) == {"other units": "note"}
+    assert "action feature 0 is at most " in capsys.readouterr().out
+
+
+def test_a_system_at_rest_has_no_sensor_that_hangs(
+    write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path
+) -> None:
+    """Positions stand still where speeds fade away, as numbers of single precision."""
+    resting = cheetah[0].observations.copy()
+    fading = (0.5 ** np.arange(len(resting) - 20))[:, None].astype(np.float32)
+    resting[20:, :8], resting[20:, 8:] = resting[20, :8], resting[20, 8:] * fading
+    assert check(write([replace(cheetah[0], observations=resting), *cheetah[1:]], None), tmp_path) == {}
+
+
 def test_the_repaired_copy_of_shifted_actions_is_the_original(
     write: Callable[..., str], hopper: list[Recorded], tmp_path: Path
 ) -> None:
