@@ -144,6 +144,9 @@ class TransitionDataModule(lightning.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read and check the data, and measure its statistics.
 
+        Args:
+            stage: what for: ``fit`` or ``None`` to learn from it, anything else to measure against it alone.
+
         Raises:
             DataError: naming dataset, episode and step of what cannot be trained on.
         """
@@ -170,9 +173,10 @@ class TransitionDataModule(lightning.LightningDataModule):
             else measure(self.expert_train, self.diverse_train, after_block=train.release)
         )
         checks.warn_of_lost_precision(self._expert[0], self.statistics)
-        for part in self._train_parts:
-            if self._is_expert(part.source):
-                checks.warn_of_early_ends(part.source, part.episodes)
+        if stage in ("fit", None):  # else nothing imitates them
+            for part in self._train_parts:
+                if self._is_expert(part.source):
+                    checks.warn_of_early_ends(part.source, part.episodes)
         self._train, self._held_out = train, held_out
         self.release()
 

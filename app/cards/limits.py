@@ -8,10 +8,12 @@ from typing import Any
 from app.cards.contenders import POLICY
 
 USEFUL = 0.5  # a forecast that is off by more than this share of "nothing changes" says little
+STILL = 0.2  # of what states differ where forecasts hold, up to which they hardly differ yet
 RANKS = 0.8  # rank correlation from which a Simulator can be asked which of two policies is better
 GAP = 0.1  # share by which a promise may differ from what is paid
 COVERAGE = 0.1  # by which an interval may hold more or less than it should
 DETECTS = 0.95  # precision and recall of ends that count as right
+UNSEEN = "When episodes end was not measured: no episode here ended for good, so that its ends are a guess."
 GUESS = "What its data does not hold is a guess: watch `info['uncertainty']`, in which 1 is as usual."
 
 
@@ -34,14 +36,26 @@ def forecasts(figures: Mapping[str, Any], kind: str, where: str) -> str:
     measured = [(step, error, apart) for step, error, apart in zip(*columns, strict=True) if None not in (error, apart)]
     if not measured:
         return f"How long its forecasts hold {where} was not to be seen: all episodes are too short."
-    wrong = next((at for at, (_, error, apart) in enumerate(measured) if error > USEFUL * apart), len(measured))
-    if wrong == 0:
+    right = [error <= USEFUL * apart for _, error, apart in measured]
+    first = next((at for at, holds in enumerate(right) if holds), len(right))
+    wrong = next((at for at in range(first, len(right)) if not right[at]), len(right))
+    before, held = measured[:first], measured[first:wrong]
+    # Where states hardly differ yet, noise of measurements alone may be half of that. Where they do, a forecast that
+    # fails is wrong, and a later one that holds does so by luck.
+    if not held or any(apart > STILL * held[-1][2] for _, _, apart in before):
         return f"Its forecasts say little {where}, even for {_steps(measured[0][0])}."
     if wrong == len(measured):
-        return f"Its forecasts hold for at least {_steps(measured[-1][0])} {where}."
+        said = f"Its forecasts hold for at least {_steps(held[-1][0])} {where}."
+    else:
+        said = (
+            f"Its forecasts hold for {_steps(held[-1][0])} {where}; after {measured[wrong][0]} they are off by half of "
+            "what states differ, or more."
+        )
+    if not before:
+        return said
     return (
-        f"Its forecasts hold for {_steps(measured[wrong - 1][0])} {where}; after {measured[wrong][0]} they are off by "
-        "half of what states differ, or more."
+        f"{said} After {_steps(before[-1][0])} they are still off by half of what states differ, or more, but states "
+        "hardly differ by then: noise of measurements may be as much."
     )
 
 
@@ -61,12 +75,18 @@ def _ranking(correlation: Mapping[str, float | None]) -> str:
     return f"Do not ask it which of two policies is better (rank correlation {rank:.2f}); what fails first: {weaker}."
 
 
-def promise(gap: float | None, real: str = "the real task") -> str:
-    """Whether the Simulator keeps what it promises its policy, which it does not by this share of what is paid."""
+def promise(gap: float | None, recording: str | None = None) -> str:
+    """Whether the Simulator keeps what it promises its policy.
+
+    Args:
+        gap: by which share of what is paid it does not.
+        recording: name of the recorded episodes that pay, if it is not the real task.
+    """
+    real, paid = ("the real task", "paid") if recording is None else (recording, f"paid on {recording}")
     if gap is None:
         return f"What it promises its own policy cannot be compared: {real} pays nothing in learned reward."
     if abs(gap) <= GAP:
-        return f"What it promises its own policy is paid, to within {abs(gap):.0%}."
+        return f"What it promises its own policy is {paid}, to within {abs(gap):.0%}."
     return f"It promises its own policy {abs(gap):.0%} {'more' if gap > 0 else 'less'} than {real} pays."
 
 
@@ -85,10 +105,12 @@ def coverages(coverage: Mapping[str, Mapping[str, float]], wheres: Mapping[str, 
 
 
 def ends(termination: Mapping[str, Any]) -> list[str]:
-    """What is wrong with predicted ends."""
+    """What is wrong with predicted ends, or not known of them."""
     found = termination["simulator"]
     if termination["ends"] == 0:
-        return [] if found["precision"] is None else ["It ends episodes, and real ones do not end."]
+        if found["precision"] is not None:
+            return ["It ends episodes, and real ones do not end."]
+        return [UNSEEN] if termination["learned"] else []
     weak = [name for name in ("precision", "recall") if found[name] is None or found[name] < DETECTS]
     if not weak:
         return []

@@ -22,6 +22,7 @@ from lit_modules.diagnostics import spread
 from zoo import Policy, Simulator
 from zoo.episodes import Episode, run_episodes
 from zoo.tasks import Task
+from zoo.termination import LearnedTermination
 
 SIMULATED_EPISODES = 40  # of each contender
 ROWS = 20_000  # transitions behind rank correlations of the reward
@@ -45,8 +46,9 @@ def measure(simulator: Simulator, policy: Policy, task: Task, episodes: int, see
         Simulator and real task) and ``reward`` (learned and real return in the real task); ``exploitation_gap``: what
         the Simulator promises the policy beyond what the real task pays in learned reward, as a share of the latter;
         ``termination``: precision and recall of ``simulator`` and, if one is known, ``rule``, with the number of real
-        ends; ``reward_rank_correlation``: Spearman's of learned reward, before its bounds, and real reward over
-        transitions; and those of ``model_figures`` for where its ``policy`` and ``others`` go.
+        ends, and whether the Simulator's was ``learned``; ``reward_rank_correlation``: Spearman's of learned reward,
+        before its bounds, and real reward over transitions; and those of ``model_figures`` for where its ``policy`` and
+        ``others`` go.
 
     Raises:
         UserError: if the policy does not fit the task.
@@ -134,7 +136,11 @@ def _return_correlations(returns: Mapping[str, Mapping[str, float]]) -> dict[str
 @torch.no_grad()
 def _terminations(simulator: Simulator, task: Task, tables: Sequence[TensorDict]) -> dict[str, Any]:
     following, real = (torch.cat([table["next", name] for table in tables]) for name in ("observation", "terminated"))
-    found: dict[str, Any] = {"ends": int(real.sum()), "simulator": detection(simulator.termination(following), real)}
+    found: dict[str, Any] = {
+        "ends": int(real.sum()),
+        "learned": isinstance(simulator.termination, LearnedTermination),
+        "simulator": detection(simulator.termination(following), real),
+    }
     if task.termination is not None:
         found["rule"] = detection(task.termination(following), real)
     return found

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from scipy.stats import mannwhitneyu
 from tensordict import TensorDict
+from torch import Tensor
 
 from app.cards.model_figures import detection, finite, model_figures
 from app.errors import UserError
@@ -23,6 +24,8 @@ from datamodules import TransitionDataModule
 from datamodules.checks import check_names
 from lit_modules.diagnostics import open_loop_differences, spread
 from zoo import Policy, Simulator, get_task
+from zoo.termination import LearnedTermination
+from zoo.transition import TransitionModel
 
 DEMONSTRATIONS, OTHERS = "held-out demonstrations", "held-out other data"
 EPISODES = 100  # of the policy in the Simulator
@@ -111,7 +114,7 @@ def recordings_of(ids: Sequence[str], origin: Mapping[str, Any]) -> list[Recordi
     found = []
     for dataset_id in ids:
         data = TransitionDataModule([dataset_id], streams={"expert": 1}, held_out_fraction=0.0)
-        data.setup("fit")
+        data.setup("test")  # nothing is learned from them, and they need not be demonstrations
         (facts,) = data.facts()
         table = data.expert_train
         found.append(
@@ -145,12 +148,12 @@ def measure_recorded(
         distance of the policy's actions to the recorded ones (root mean square, half action ranges), and
         ``reward_rank_correlation``, Spearman's of learned reward, before its bounds, and recorded one, if there is one;
         ``policy``: the same ``learned_reward`` and ``uncertainty`` of its episodes in the Simulator, their mean
-        ``length`` and the ``horizon``; ``features``: for each its name, its deviation in the training data and the
-        root-mean-square open-loop error after each of ``steps``, by recording, in its own unit; ``open_loop``: a
-        stretch of the first recording, and its forecast; ``preference``: in
-        which share of pairs a held-out demonstration has more learned reward than a transition of other data;
-        ``termination``: precision and recall of ``simulator``, and the number of recorded ends; and those of
-        ``model_figures`` by recording.
+        ``length`` and the ``horizon``; ``features``: for each its name, its deviation in the training data, 0 if it is
+        constant there, and the root-mean-square open-loop error after each of ``steps``, by recording, in its own unit;
+        ``open_loop``: a stretch of the first recording, and its forecast; ``preference``: in which share of pairs a
+        held-out demonstration has more learned reward than a transition of other data;
+        ``termination``: precision and recall of ``simulator``, the number of recorded ends, and whether the
+        Simulator's was ``learned``; and those of ``model_figures`` by recording.
 
     Raises:
         UserError: if a recording has other observations or actions than the Simulator.
@@ -220,17 +223,29 @@ def _features(simulator: Simulator, tables: Mapping[str, TensorDict]) -> dict[st
         ]
     return {
         "names": feature_names(simulator),
-        "deviation": simulator.transition.observation_normalizer.std.tolist(),
+        "deviation": _deviations(simulator.transition).tolist(),
         "steps": list(FEATURE_STEPS),
         "error": errors,
     }
+
+
+def _deviations(model: TransitionModel) -> Tensor:
+    """Of each observation feature in the training data, 0 if it is constant there, ``(D,)``."""
+    deviation = model.observation_normalizer.std
+    # Normalisers take 1 for a deviation of 0, but a feature's range is no smaller than its deviation
+    constant = (deviation == 1.0) & (model.observation_high - model.observation_low < 1.0)
+    return torch.where(constant, 0.0, deviation)
 
 
 def _terminations(simulator: Simulator, tables: Sequence[TensorDict]) -> dict[str, Any]:
     parts = [part["next"] for table in tables for part in table.split(ROWS)]
     predicted = torch.cat([simulator.termination(part["observation"]) for part in parts])
     ended = torch.cat([part["terminated"] for part in parts])
-    return {"ends": int(ended.sum()), "simulator": detection(predicted, ended)}
+    return {
+        "ends": int(ended.sum()),
+        "learned": isinstance(simulator.termination, LearnedTermination),
+        "simulator": detection(predicted, ended),
+    }
 
 
 def _preference(simulator: Simulator, tables: Mapping[str, TensorDict]) -> float | None:

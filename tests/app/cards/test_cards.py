@@ -14,14 +14,15 @@ import torch
 
 from app import main as command
 from app.cards import measure as measuring
-from app.cards import model_figures, video
+from app.cards import model_figures, recorded, video
 from app.cards.contenders import POLICY, RANDOM, contenders
-from app.cards.limits import limits
+from app.cards.limits import UNSEEN, limits
 from app.cards.measure import measure, table_of
 from app.cards.model_figures import detection
 from app.errors import UserError
-from zoo import get_task, load, load_policy
+from zoo import Simulator, get_task, load, load_policy
 from zoo.episodes import Episode
+from zoo.termination import LearnedTermination
 
 FIGURES: dict[str, Any] = {
     "steps": [1, 5, 20],
@@ -30,7 +31,7 @@ FIGURES: dict[str, Any] = {
     "coverage": {POLICY: {"50%": 0.55, "90%": 0.88}, "others": {"50%": 0.2, "90%": 0.95}},
     "return_correlation": {"spearman": 0.93, "pearson": 0.9, "dynamics": 0.95, "reward": 0.9},
     "exploitation_gap": 0.04,
-    "termination": {"ends": 12, "simulator": {"precision": 1.0, "recall": 0.97}},
+    "termination": {"ends": 12, "learned": True, "simulator": {"precision": 1.0, "recall": 0.97}},
 }
 
 
@@ -97,11 +98,22 @@ def test_sentences_follow_from_the_figures() -> None:
         ),
         (
             "termination",
-            {"ends": 3, "simulator": {"precision": None, "recall": 0.0}},
+            {"ends": 3, "learned": True, "simulator": {"precision": None, "recall": 0.0}},
             "lets episodes go on that end (recall 0%)",
         ),
-        ("termination", {"ends": 0, "simulator": {"precision": 0.0, "recall": None}}, "real ones do not end"),
+        (
+            "termination",
+            {"ends": 0, "learned": True, "simulator": {"precision": 0.0, "recall": None}},
+            "real ones do not end",
+        ),
+        (
+            "termination",
+            {"ends": 0, "learned": True, "simulator": {"precision": None, "recall": None}},
+            "When episodes end was not measured: no episode here ended for good, so that its ends are a guess.",
+        ),
         ("open_loop_error", {POLICY: [0.3, 1.0, 2.0], "others": [None] * 3}, "say little where its policy goes"),
+        # States differ much where it fails: that it holds later is luck
+        ("open_loop_error", {POLICY: [0.3, 1.0, 0.4], "others": [None] * 3}, "say little where its policy goes"),
         (
             "open_loop_error",
             {POLICY: [0.1, 0.2, None], "others": [0.1] * 3},
@@ -112,6 +124,34 @@ def test_sentences_follow_from_the_figures() -> None:
 )
 def test_what_is_wrong_is_said(key: str, value: Any, sentence: str) -> None:
     assert sentence in "\n".join(limits(copy.deepcopy(FIGURES) | {key: value}))
+
+
+@pytest.mark.parametrize(
+    ("errors", "sentence"),
+    [
+        ([0.0224, 0.024, 0.026, 0.028], "hold for at least 100 steps where its policy goes. After 1 step they are"),
+        ([0.0224, 0.07, 0.08, 0.1], "hold for at least 100 steps where its policy goes. After 5 steps they are"),
+        ([0.0224, 0.024, 0.026, 0.6], "hold for 20 steps where its policy goes; after 100 they are off by half"),
+        ([0.0224, 0.07, 0.3, 0.1], "say little where its policy goes, even for 1 step"),  # 0.3 is of 0.4
+    ],
+)
+def test_noise_of_measurements_is_no_failure(errors: list[float], sentence: str) -> None:
+    apart = {POLICY: [0.0443, 0.11, 0.4, 0.738], "others": [None] * 4}
+    found = {"steps": [1, 5, 20, 100], "open_loop_error": {POLICY: errors, "others": [None] * 4}}
+    said = "\n".join(limits(copy.deepcopy(FIGURES) | found | {"no_change_error": apart}))
+    assert sentence in said
+    assert ("noise of measurements may be as much" in said) == ("hold for" in sentence)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_ends_that_never_came_are_a_guess_where_they_were_learned(simulator: Simulator, learned: bool) -> None:
+    if learned:
+        simulator.termination = LearnedTermination(11, (8,), threshold=1.0)  # which no probability exceeds
+    table = table_of([episode(3, False)])
+    table["observation"] = table["next", "observation"] = torch.zeros(3, 11)
+    task = get_task("halfcheetah")
+    for found in (measuring._terminations(simulator, task, [table]), recorded._terminations(simulator, [table])):
+        assert (UNSEEN in limits(FIGURES | {"termination": found})) == learned
 
 
 def test_contenders_are_of_many_qualities(finished: Path) -> None:

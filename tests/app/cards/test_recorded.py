@@ -5,22 +5,26 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
+import minari
 import numpy as np
 import pytest
 import torch
+from minari.data_collector import EpisodeBuffer
 from tensordict import TensorDict
 
 from app import main as command
 from app.cards import model_figures, recorded
 from app.cards.measure import table_of
-from app.cards.recorded import DEMONSTRATIONS, OTHERS, Recording, measure_recorded
+from app.cards.recorded import DEMONSTRATIONS, OTHERS, Recording, measure_recorded, recordings_of
 from app.cards.recorded_limits import recorded_limits
 from app.errors import UserError
-from datamodules import DataError
+from datamodules import DataError, TransitionDataModule
 from zoo import Policy, Simulator, load, load_policy
 from zoo.episodes import Episode
 
@@ -61,7 +65,7 @@ def test_figures_by_hand(models: tuple[Simulator, Policy]) -> None:
     assert found["recordings"]["exact"]["action_error"] == pytest.approx(0.0, abs=1e-5)
     assert found["recordings"]["off"]["action_error"] == pytest.approx(0.5, rel=1e-5)  # half ranges are 1
     assert found["recordings"]["exact"]["reward_rank_correlation"] is None  # none was recorded
-    assert found["termination"]["ends"] == 2
+    assert found["termination"]["ends"] == 2 and not found["termination"]["learned"]
     table = off.table
     unit = simulator.uncertainty_unit()
     uncertainty = simulator.measure_uncertainty(table["observation"], table["action"]).mean()
@@ -111,7 +115,7 @@ FIGURES: dict[str, Any] = {
     "open_loop_error": {DEMONSTRATIONS: [0.1, 0.2], OTHERS: [0.1, 0.8]},
     "no_change_error": {DEMONSTRATIONS: [0.5, 1.0], OTHERS: [0.5, 1.0]},
     "coverage": {DEMONSTRATIONS: {"50%": 0.5, "90%": 0.7}, OTHERS: {"50%": 0.5, "90%": 0.9}},
-    "termination": {"ends": 0, "simulator": {"precision": None, "recall": None}},
+    "termination": {"ends": 0, "learned": False, "simulator": {"precision": None, "recall": None}},
     "preference": 0.97,
     "policy": {"uncertainty": 0.8, "learned_reward": 1.0},
 }
@@ -138,6 +142,63 @@ def test_sentences_follow_from_the_figures() -> None:
     assert "It was trained on plant/new-v0" in said
     assert "acts as plant/new-v0 did" in said and "not tried" not in said
     assert "promises its own policy 25% more than plant/new-v0 pays" in said
+
+
+def test_what_is_paid_on_is_named() -> None:
+    figures = copy.deepcopy(FIGURES)
+    figures["recordings"] = {
+        name: {"trained_on": False, "held_out": False, "action_error": 0.05, "learned_reward": reward}
+        for name, reward in (("plant/a-v0", 0.96), ("plant/b-v0", 0.5))
+    }
+    for key in ("open_loop_error", "no_change_error", "coverage"):
+        figures[key] = dict.fromkeys(figures["recordings"], figures[key][DEMONSTRATIONS])
+    said = recorded_limits(figures)
+    assert "What it promises its own policy is paid on plant/a-v0, to within 4%." in said
+    assert "It promises its own policy 100% more than plant/b-v0 pays." in said
+
+
+def test_a_constant_feature_has_no_deviation(simulator: Simulator) -> None:
+    model = simulator.transition
+    deviation = torch.linspace(0.5, 1.0, 11)  # that of the last one is 1
+    deviation[3] = 0.0
+    model.observation_normalizer.set_statistics(torch.zeros(11), deviation)
+    model.set_range(-2.0 * deviation, 2.0 * deviation)
+    states = np.zeros((4, 11), dtype=np.float32)
+    table = table_of([Episode(states, np.zeros((3, 3), dtype=np.float32), np.zeros(3), True, False)])
+    assert recorded._features(simulator, {"plant": table})["deviation"] == pytest.approx(deviation.tolist())
+
+
+def test_logs_to_measure_against_are_no_demonstrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    buffers = []
+    for index in range(6):
+        steps = 4 if index == 3 else 20  # one of them fails
+        flags = np.zeros((2, steps), dtype=bool)
+        flags[int(index != 3), -1] = True
+        buffers.append(
+            EpisodeBuffer(
+                id=index,
+                observations=np.random.rand(steps + 1, 2).astype(np.float32),
+                actions=np.random.rand(steps, 1).astype(np.float32),
+                rewards=np.zeros(steps),
+                terminations=flags[0],
+                truncations=flags[1],
+            )
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # every piece of metadata that is left out has a warning
+        minari.create_dataset_from_buffers(
+            "plant/log-v0",
+            buffers,
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32),
+            action_space=gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32),
+        )
+    with pytest.warns(UserWarning, match="the policy will imitate it"):
+        TransitionDataModule("plant/log-v0").setup("fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (found,) = recordings_of(["plant/log-v0"], {"data": []})
+    assert len(found.table) == 104
 
 
 def test_a_known_task_can_be_measured_against_recordings(
