@@ -105,7 +105,7 @@ def open_run(folder: Path) -> FinishedRun:
     if configuration.task is None:
         raise UserError(
             f"{folder} is a run for a system that is no known task: there is no real task to put beside its simulator. "
-            "`offsim report` shows what its held-out data says"
+            f"`offsim zoo evaluate {folder}` measures it against the logs that its training held out, and writes a card"
         )
     if "method" not in configuration.policy:
         configuration.policy.method = "SimulatorSAC"  # runs of before there was a choice

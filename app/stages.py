@@ -36,6 +36,8 @@ from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
 from zoo.files import ModelFileError
 
+OF_THE_RUN = ("snapshots", "snapshot_every")  # settings in checkpoints of `offsim train`: others leave its folder alone
+
 
 class StageCLI(LightningCLI):
     """LightningCLI whose sizes and bounds come from the data."""
@@ -52,6 +54,38 @@ class StageCLI(LightningCLI):
         except ArgumentError as error:
             options = {action.dest for each in self._subcommand_parsers.values() for action in each._actions}
             raise UserError(sentence(str(error), options)) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's: method and settings are those of the checkpoint.
+
+        Lightning looks for the method where its own command line writes it; `offsim train` writes it elsewhere.
+
+        Raises:
+            UserError: if that is no method with settings that are known, or the file is damaged.
+        """
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if not path or not Path(path).is_file():
+            return  # `last` is found later
+        checkpoint = WholeCheckpointIO().load_checkpoint(path, map_location="cpu")
+        settings = dict(checkpoint.get("hyper_parameters", {}))
+        settings.pop("_instantiator", None)
+        method = settings.pop("_class_path", None)
+        if method is None:
+            method = checkpoint.get("method")
+            settings = {name: value for name, value in settings.items() if name not in OF_THE_RUN}
+        if method is None:
+            raise UserError(
+                f"{path} is no checkpoint of one stage and one seed: name one that `offsim fit` wrote, or last.ckpt in "
+                "the folder of a stage of `offsim train`"
+            )
+        model = {"class_path": method, "init_args": settings}
+        try:
+            self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
+        except ArgumentError as error:
+            raise UserError(
+                f"{path} holds what this version of offsim does not know ({sentence(str(error), ())}): "
+                "name a checkpoint that this version wrote"
+            ) from error
 
     def instantiate_classes(self) -> None:
         """Lightning's, but a constructor that refuses its arguments is quoted alone, without what jsonargparse adds."""

@@ -150,7 +150,13 @@ def push_entry(arguments: argparse.Namespace) -> None:
             raise UserError("a run has no id: name one with --as task/variant-v0")
         entry = _id(arguments.id)
         with TemporaryDirectory() as scratch:
-            push(entry_of_run(folder, Path(scratch) / "entry", entry), entry, place)
+            made = entry_of_run(folder, Path(scratch) / "entry", entry)
+            if not (made / CARD).is_file():
+                print(
+                    f"{folder} has no card, which would say how far to trust {entry}: before pushing, "
+                    f"`offsim zoo evaluate {folder}` writes one"
+                )
+            push(made, entry, place)
     print(f"published as {entry} at {place}")
 
 

@@ -278,17 +278,20 @@ def _check_same_spaces(first: Source, second: Source) -> None:
         ("action", first.action_space, second.action_space),
     )
     for name, one, other in pairs:
+        told, remedy = f"have different {name} spaces", "choose datasets of the same environment and settings"
         if one.shape != other.shape:
             difference = f"{one.shape[0]} and {other.shape[0]} features"
         elif not (np.array_equal(one.low, other.low) and np.array_equal(one.high, other.high)):
             index = int(np.argmax((one.low != other.low) | (one.high != other.high)))
             difference = (
                 f"bounds [{one.low[index]}, {one.high[index]}] and [{other.low[index]}, {other.high[index]}] "
-                f"of feature {index}"
+                f"of feature {first.feature(name, index)}"
             )
+            if name == "action":  # an import that is not told the bounds takes what its log shows
+                told = "differ in the bounds of actions alone"
+                remedy = f"import both logs with the same --action-low and --action-high, or {remedy}"
         else:
             continue
         raise DataError(
-            f"datasets {first.id} and {second.id} have different {name} spaces ({difference}): they cannot be used "
-            "together, choose datasets of the same environment and settings"
+            f"datasets {first.id} and {second.id} {told} ({difference}): they cannot be used together, {remedy}"
         )

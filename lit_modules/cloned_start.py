@@ -67,8 +67,9 @@ class ClonedStart(PolicyRollOuts, ABC):
         below, loosened = self.hparams["loosen_below"], self.hparams["loosened_hold"]
         self.hold.fill_(hold_of(earned, demonstrated, below, loosened))
         if self.loosened:
+            share = earned / demonstrated * 1000.0 // 1.0 / 1000.0  # down, so that it does not read as what it is below
             warnings.warn(
-                f"the cloned policy has {earned / demonstrated:.2f} of what the demonstrations have in the Simulator, "
+                f"the cloned policy has {share:.3f} of what the demonstrations have in the Simulator, "
                 f"less than {below:g} (loosen_below), so it fails there: the policy is held to it by {loosened:g} of "
                 "the usual weights (loosened_hold)",
                 stacklevel=2,

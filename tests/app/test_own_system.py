@@ -102,7 +102,34 @@ def test_logs_become_an_environment_and_a_policy(
     assert load("tank/mine-v0").horizon == 39
     capsys.readouterr()
     assert command.main(["diagnose", str(out)]) == 2
-    assert "no known task" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "no known task" in refused and f"`offsim zoo evaluate {out}`" in refused
+
+
+def test_bounds_that_actions_hardly_use_are_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(root / "good.csv", 4, 0, True)
+    assert imported(root, "good", *BOUNDS) == 0
+    assert "uses" not in capsys.readouterr().out
+    shutil.rmtree(root / "data")
+    assert imported(root, "good", "--action-low", "-100", "--action-high", "100") == 0
+    assert "action valve uses 0.4% of what is possible: same units?" in capsys.readouterr().out
+
+
+def test_steps_of_all_files_are_of_one_length(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, step in (("one", 0.5), ("two", 0.5), ("slow", 2.0)):
+        rows = [f"{step * row},{row % 7},{row % 3}" for row in range(20)]
+        (root / f"{name}.csv").write_text("\n".join(["seconds,level,valve", *rows]))
+
+    def imports(*names: str) -> int:
+        files = [str(root / f"{name}.csv") for name in names]
+        words = ["--observations", "level", "--actions", "valve", "--time", "seconds"]
+        return command.main(["import", *files, "--id", f"tank/{names[-1]}-v0", *words])
+
+    assert imports("one", "two") == 0
+    assert "2 episodes, 38 steps" in capsys.readouterr().out
+    assert imports("one", "slow") == 2
+    told = capsys.readouterr().err
+    assert "slow.csv: 100% of its rows follow one another after another time than the usual 0.5, after 2 to 2" in told
 
 
 @pytest.mark.parametrize(
@@ -189,6 +216,18 @@ def test_names_of_columns_are_kept_and_compared(root: Path, capsys: pytest.Captu
     assert imported(root, "renamed", *BOUNDS, "--observations", "height", "flow") == 0
     with pytest.warns(UserWarning, match="those of tank/renamed-v0 height, flow: make sure that they mean the same"):
         TransitionDataModule("tank/good-v0", diverse=["tank/renamed-v0"])
+
+
+def test_logs_that_were_imported_with_other_bounds_are_to_be_imported_with_the_same(root: Path) -> None:
+    for kind in ("good", "other"):
+        write_log(root / f"{kind}.csv", 3, 0, kind == "good")
+        assert imported(root, kind, *(BOUNDS if kind == "good" else ("--action-low", "-1", "--action-high", "2"))) == 0
+    with pytest.raises(DataError) as caught:
+        TransitionDataModule("tank/good-v0", diverse=["tank/other-v0"])
+    assert "differ in the bounds of actions alone (bounds [0.0, 1.0] and [-1.0, 2.0] of feature 0 (valve))" in str(
+        caught.value
+    )
+    assert "import both logs with the same --action-low and --action-high" in str(caught.value)
 
 
 def test_a_copy_without_its_clock_keeps_the_other_names(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,6 +219,35 @@ def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
     torch.save({**saved, "method": "OffSim"}, "other.ckpt")
     assert command.main([*words("behaviour_cloning", 4), "--ckpt_path", "other.ckpt"]) == 2
     assert "offsim: the checkpoint is of OffSim, and BehaviourCloning cannot go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"_class_path": None, "method": None}, "is no checkpoint of one stage and one seed: name one that"),
+        ({"_class_path": None, "method": "ControlSAC"}, "unknown model 'ControlSAC'"),
+        ({"_class_path": None, "gone": 1}, "unknown setting model.gone of BehaviourCloning"),
+        ({"gone": 1}, "unknown setting model.gone of BehaviourCloning"),
+        (None, "other.ckpt is no checkpoint of a training with offsim, or is damaged"),
+    ],
+)
+def test_a_checkpoint_that_names_no_known_method_is_refused_in_a_sentence(
+    changes: dict[str, Any] | None, sentence: str, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(words("behaviour_cloning", 2)) == 0
+    (written,) = Path("runs").rglob("*.ckpt")
+    if changes is None:
+        Path("other.ckpt").write_bytes(written.read_bytes()[:1000])
+    else:
+        saved = torch.load(written, weights_only=True)
+        settings = {**saved["hyper_parameters"], **changes}
+        saved["method"] = settings.pop("method", saved["method"])
+        saved["hyper_parameters"] = {name: value for name, value in settings.items() if value is not None}
+        torch.save(saved, "other.ckpt")
+    for name in ("fit", "predict"):
+        assert command.main([*words("behaviour_cloning", 4, name), "--ckpt_path", "other.ckpt"]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offsim: ")]
+        assert sentence in line
 
 
 def test_lightning_recommends_nothing(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:

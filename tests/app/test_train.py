@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -21,11 +22,13 @@ from app.configuration import POLICY_METHODS, load_configuration, parse_override
 from app.errors import UserError
 from app.pipeline import learned_alone
 from app.train_seeds import parse_seeds
+from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.simulator_policy import SimulatorPolicy
 from zoo import Policy, Simulator
 
-METHODS = sorted((Path(__file__).parents[2] / "configs" / "train" / "methods").glob("*.yaml"))
+CONFIGURATIONS = Path(__file__).parents[2] / "configs"
+METHODS = sorted((CONFIGURATIONS / "train" / "methods").glob("*.yaml"))
 
 
 def test_train_runs_every_stage_and_continues_an_interrupted_run(
@@ -245,6 +248,41 @@ def test_a_baseline_stops_after_cloning_everything(tiny: list[str], tmp_path: Pa
     assert not (out / "simulator.safetensors").exists() and not (out / "diagnostics.json").exists()
     cloned = BehaviourCloning.load_from_checkpoint(out / "behaviour_cloning" / "last.ckpt", weights_only=True)
     assert cloned.hparams["rows"] == "all"
+
+
+def test_a_checkpoint_of_a_run_is_measured_and_continued_by_itself(
+    finished: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    for stage in ("policy", "simulator", "behaviour_cloning"):
+        words = [
+            f"--config={CONFIGURATIONS / 'fit' / stage}.yaml",
+            "--data.expert=tiny/hopper/expert-v0",
+            "--data.diverse=[tiny/hopper/other-v0]",
+            "--data.demonstrations=3",
+            "--trainer.accelerator=cpu",
+            "--trainer.enable_progress_bar=false",
+            f"--ckpt_path={finished / stage / 'last.ckpt'}",
+        ]
+        for name in ("validate", "test", "predict"):
+            assert command.main([name, *words]) == 0
+        streams = "{expert: 16, diverse: 16, all: 16}" if stage == "simulator" else "{expert: 16, all: 16}"
+        steps = ["--trainer.max_steps=3", "--trainer.val_check_interval=1"]
+        assert command.main(["fit", *words, *steps, f"--data.streams={streams}"]) == 0
+        (written,) = Path("runs", stage).rglob("*.ckpt")
+        assert torch.load(written, weights_only=True)["updates"] == 150
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+    data = TransitionDataModule(
+        "tiny/hopper/expert-v0", demonstrations=3, diverse="tiny/hopper/other-v0", streams={"expert": 1}
+    )
+    data.setup("predict")
+    assert data.expert_held_out is not None
+    wanted = Policy.load(finished / "behaviour_cloning.safetensors").act(data.expert_held_out["observation"])
+    (file,) = Path("runs/behaviour_cloning").rglob("predictions.npz")
+    np.testing.assert_allclose(np.load(file)["expert_held_out/action"], wanted.numpy(), rtol=1e-5)
 
 
 def test_a_run_may_stop_with_the_simulator(tiny: list[str], tmp_path: Path) -> None:

@@ -37,6 +37,9 @@ def test_a_run_is_published_fetched_shown_and_made_an_environment(
 ) -> None:
     assert zoo("list") == 0 and "no entries yet: fetch one" in capsys.readouterr().out
     assert zoo("push", finished, "--as", "hopper/tiny-v0", "--to", place) == 0
+    warned, told = capsys.readouterr().out.splitlines()[-2:]
+    assert "has no card, which would say how far to trust hopper/tiny-v0" in warned
+    assert f"`offsim zoo evaluate {finished}`" in warned and told.startswith("published as hopper/tiny-v0")
     assert zoo("list", "--from", place) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "hopper/tiny-v0"
     assert zoo("pull", "hopper/tiny", "--from", place) == 0
@@ -81,13 +84,17 @@ def test_an_entry_that_comes_with_offsim_has_no_other_beside_it(
     assert "hopper/tiny-v0 comes with offsim, and is another" in capsys.readouterr().err
 
 
-def test_what_is_published_is_what_the_run_holds(finished: Path, place: str, tmp_path: Path) -> None:
+def test_what_is_published_is_what_the_run_holds(
+    finished: Path, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
     (run / "card.md").write_text("# run\nfigures\n")
     (run / "card").mkdir()
     (run / "card" / "errors.png").write_bytes(b"picture")
+    capsys.readouterr()
     assert zoo("push", run, "--as", "hopper/tiny-v0", "--to", place) == 0
+    assert "has no card" not in capsys.readouterr().out
     entry = Path(place) / "hopper" / "tiny-v0"
     assert (entry / "card" / "errors.png").exists()
     assert (entry / "card.md").read_text() == "# hopper/tiny-v0\nfigures\n"

@@ -101,7 +101,7 @@ def test_a_dataset_without_episodes_is_refused(record: Any) -> None:
         (spaces.Box(-np.inf, np.inf, (4,), np.float64), None, r"different observation spaces \(3 and 4 features\)"),
         (spaces.Box(-9.0, 9.0, (3,), np.float64), None, r"different observation spaces \(bounds \[-inf, inf\]"),
         (None, spaces.Box(-1.0, 1.0, (3,), np.float32), r"different action spaces \(2 and 3 features\)"),
-        (None, spaces.Box(-2.0, 1.0, (2,), np.float32), r"action spaces \(bounds \[-1.0, 1.0\] and \[-2.0, 1.0\]"),
+        (None, spaces.Box(-2.0, 1.0, (2,), np.float32), r"actions alone \(bounds \[-1.0, 1.0\] and \[-2.0, 1.0\]"),
     ],
 )
 def test_spaces_that_differ_are_refused(observation_space: Any, action_space: Any, message: str, record: Any) -> None:

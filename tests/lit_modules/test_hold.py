@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_a_learner_lets_go_of_a_cloned_policy_that_fails_in_the_simulator(
     assert module.judge_cloned() == {}  # once is enough
     total, _ = module.add_cloning(torch.zeros(()), {}, torch.tensor(1.0))
     assert float(total) == pytest.approx(0.25 * 3.0)
+
+
+@pytest.mark.parametrize(("earned", "said"), [(3.99998, "0.799"), (-1.0, "-0.200"), (math.nan, "nan")])
+def test_a_share_that_is_too_low_does_not_read_as_enough(
+    steering: Any, cloned_policy: str, earned: float, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = held_learner(steering, cloned_policy, 0.0)  # demonstrations have 5
+    monkeypatch.setattr(module, "returns_in", lambda *_, **__: [{"return": earned}])
+    with pytest.warns(UserWarning, match=rf"has {re.escape(said)} of what the demonstrations have .*, less than 0\.8 "):
+        module.judge_cloned()
 
 
 def test_and_holds_on_to_one_that_does_not(steering: Any, cloned_policy: str) -> None:
