@@ -53,6 +53,8 @@ def read_columns(path: Path) -> Mapping[str, Column]:
     if len(rows) < 1 or not all(names) or len(set(names)) != len(names):
         raise UserError(f"{path} is no table: its first line has to name every column once, and rows have to follow")
     for index, row in enumerate(rows):
+        if not row:
+            raise UserError(f"{place(path, index)}: the line is empty: leave it out")
         if len(row) != len(names):
             raise UserError(f"{place(path, index)}: it has {len(row)} cells, where the header names {len(names)}")
     cell = _with_point if delimiter == ";" else str.strip
@@ -66,8 +68,9 @@ def column(path: Path, columns: Mapping[str, Column], name: str) -> Column:
         UserError: naming the nearest one, if there is none of that name.
     """
     if name not in columns:
-        near = difflib.get_close_matches(name, columns, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(columns)}"
+        written = {each.lower(): each for each in columns}
+        near = difflib.get_close_matches(name.lower(), written, n=1)
+        hint = f"did you mean {written[near[0]]!r}?" if near else f"it has {', '.join(columns)}"
         raise UserError(f"{path} has no {name!r}: {hint}")
     return columns[name]
 

@@ -152,6 +152,7 @@ def test_only_the_last_part_of_an_episode_ends_it(tmp_path: Path) -> None:
     ("before", "after", "message"),
     [
         ("level", "levle", "has no 'level': did you mean 'levle'"),
+        ("level", "LEVEL", "has no 'level': did you mean 'LEVEL'"),
         ("2,20", "2,", r"row 2 \(line 3\): flow is missing: repair it, or have the episode split there"),
         ("2,20", "2,x", r"row 2 \(line 3\): flow is 'x', which is no number"),
         ("2,20", "2,nan", r"row 2 \(line 3\): flow is missing"),
@@ -160,6 +161,7 @@ def test_only_the_last_part_of_an_episode_ends_it(tmp_path: Path) -> None:
         ("0.2,0,6", "0.2,,6", r"row 2 \(line 3\): stop is missing: repair it"),
         ("0.2,0,6", "0.2,0,", r"row 2 \(line 3\): paid is missing: repair it"),
         ("2,20", "2,20,20", r"row 2 \(line 3\): it has 7 cells, where the header names 6"),
+        ("7,2,20", "\n7,2,20", r"row 2 \(line 3\): the line is empty"),
         ("0.2,0,6", "0.2,1,6", "episode 7: it ends in row 2 and goes on"),
         ("b,5", "c,5", "episode b: one row is no step"),
         ("run,level", "level,level", "its first line has to name every column once"),
