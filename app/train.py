@@ -12,7 +12,9 @@ from omegaconf import DictConfig
 from app.checkpoints import last_checkpoint
 from app.configuration import chosen_method, load_configuration, resolve
 from app.data_quality import warn_of_worse_expert
+from app.earlier_run import usable_stages
 from app.errors import UserError
+from app.experiments.shared import take_over
 from app.export import save_learned
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
@@ -49,6 +51,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", type=Path, help="run folder (default: runs/TASK-seedS); with --seeds it holds one each"
     )
     parser.add_argument(
+        "--stages-of",
+        metavar="RUN_DIR",
+        type=Path,
+        help="take over the finished stages of this run that would be trained the same, such as its simulator, to try "
+        "other settings of the policy stage",
+    )
+    parser.add_argument(
         "--retries",
         metavar="N",
         type=int,
@@ -72,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("give --seed or --seeds, not both")
     if arguments.seeds is not None and arguments.retries:
         raise UserError("--retries is for one seed: give --seed, or leave it out")
+    if arguments.seeds is not None and arguments.stages_of is not None:
+        raise UserError("--stages-of is for one seed, that of the run: give --seed, or leave it out")
     name = configuration.task or "own"
     try:
         warning = warn_of_worse_expert(configuration.data.expert, configuration.data.diverse)
@@ -81,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
             train_seeds(configuration, parse_seeds(arguments.seeds), arguments.out or Path("runs") / name)
         else:
             folder = arguments.out or Path("runs") / f"{name}-seed{configuration.seed}"
-            train(configuration, folder, arguments.retries)
+            train(configuration, folder, arguments.retries, arguments.stages_of)
     except DataError as error:
         raise UserError(str(error)) from error
     except ModelFileError as error:  # of a stage that was done
@@ -89,14 +100,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def train(configuration: DictConfig, folder: Path, retries: int = 0) -> dict[str, Any]:
-    """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``."""
+def train(configuration: DictConfig, folder: Path, retries: int = 0, earlier: Path | None = None) -> dict[str, Any]:
+    """Run every unfinished stage in ``folder`` and return the content of its ``metrics.json``.
+
+    Args:
+        configuration: of the run.
+        folder: of the run.
+        retries: see :func:`train_stage`.
+        earlier: folder of a run whose finished stages are taken over, where they would be trained the same.
+    """
     if retries < 0:
         raise UserError(f"--retries is {retries}: give 0 for none, or a number above")
     if retries > 0 and several(configuration.devices):
         raise UserError("--retries is for one device: of several processes none can begin again alone")
+    usable, reason = ([], None) if earlier is None else usable_stages(configuration, earlier)
     rehearse(configuration)
     claim_folder(configuration, folder)
+    for stage in usable:
+        if not is_finished(folder, stage.name):
+            take_over(stage, folder)
+            say(f"{stage.name.replace('_', ' ')}: that of {earlier}")
+    if reason is not None:
+        say(f"what follows is trained anew: {reason}")
     for name in configuration.stages:
         if is_finished(folder, name):
             continue
