@@ -6,6 +6,7 @@ Of several processes any may get the signal: they agree at each step whether one
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from pathlib import Path
 from types import FrameType
@@ -23,6 +24,8 @@ from lit_modules.parallel import tell_of_lost_process
 
 # That end a training in order; of several processes the first hands them on
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+
+AT_ONCE = "interrupted twice, and ended at once: what was learned since the last checkpoint is lost"
 
 
 class SaveWhenInterrupted(Callback):
@@ -79,6 +82,8 @@ class SaveWhenInterrupted(Callback):
     ) -> None:
         # At once: Lightning kills the first process, within seconds and without a word, when another has ended
         tell_of_lost_process(exception)
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:  # which Lightning ends without a word
+            print(f"offsim: {AT_ONCE}", file=sys.stderr)
         self._restore()
 
     def _restore(self) -> None:

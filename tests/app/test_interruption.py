@@ -110,7 +110,11 @@ def test_a_signal_during_the_last_validation_ends_the_command_too(
 
 
 def test_a_second_signal_ends_it_at_once(
-    tiny: list[str], rare_checkpoints: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: list[str],
+    rare_checkpoints: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     signalled(monkeypatch, "behaviour_cloning", 2, signal.SIGINT, 2)
     before = signal.getsignal(signal.SIGINT)
@@ -119,6 +123,7 @@ def test_a_second_signal_ends_it_at_once(
             command.main([*tiny, *LONGER, "--out", str(tmp_path / "run")])
     finally:
         signal.signal(signal.SIGINT, before)
+    assert "interrupted twice, and ended at once" in capsys.readouterr().err
     assert not (tmp_path / "run" / "behaviour_cloning" / "last.ckpt").exists()
 
 
