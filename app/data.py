@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=(
             "Check shapes, numbers that are not finite, steps after the end, actions outside their bounds or shifted\n"
-            "by a step, clocks among the observations, copies, and time limits taken for ends. If the task is known,\n"
-            "recorded transitions are made again in MuJoCo, and recorded ends and rewards are compared with its own."
+            "by a step, clocks among the observations, copies, time limits taken for ends, other units in some of the\n"
+            "episodes, sensors that hang, and jumps. If the task is known, recorded transitions are made again in\n"
+            "MuJoCo, and recorded ends and rewards are compared with its own."
         ),
         epilog=(
             "examples:\n"
@@ -71,8 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{source.id}: {source.episodes:,} episodes, {source.steps:,} steps, {size}{beside}")
     for line in lines:
         print(line)
-    for finding in sorted(findings, key=lambda finding: finding.level != FAULT):
-        print(f"{finding.level}: {finding.name}: {finding.text}")
+    print_findings(findings)
     faults = sum(finding.level == FAULT for finding in findings)
     print(f"{faults} faults, {len(findings) - faults} notes")
     if arguments.json is not None:
@@ -85,6 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
         how = "--fix NEW_ID" if certain else "--fix NEW_ID --suspected"
         print(f"`offsim data check {source.id} {how}` writes a repaired copy")
     return FAULTS_FOUND if faults else 0
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """A line for each, faults first."""
+    for finding in sorted(findings, key=lambda finding: finding.level != FAULT):
+        print(f"{finding.level}: {finding.name}: {finding.text}")
 
 
 def check(source: Source, episodes: list[Recorded], task: Task | None) -> tuple[list[Finding], list[str]]:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.collect_record import dataset_root, episode_buffer, new_dataset, recorded_bytes, refuse_unusable_id
+from app.data import check, print_findings
+from app.data_checks.recording import read
 from app.errors import UserError
 from app.places import refuse_unwritable_folder
 from app.tables import MISSING, Layout, feature_names, interval_of, read_episodes
@@ -115,6 +117,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("bounds of actions are what the logs show: say what is possible with --action-low and --action-high")
     for index in np.flatnonzero(used < HARDLY):
         print(f"action {features['actions'][int(index)]} uses {used[index]:.1%} of what is possible: same units?")
+    findings, _ = check(*read(arguments.id), task=None)
+    print_findings(findings)
+    if findings:
+        print(f"`offsim data check {arguments.id}` says this again, and what it can repair")
     return 0
 
 

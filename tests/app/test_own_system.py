@@ -37,6 +37,15 @@ def write_log(path: Path, runs: int, seed: int, good: bool) -> None:
     path.write_text("\n".join(lines))
 
 
+def in_millimetres(table: str, run: str) -> str:
+    """The same log with the level of one run in another unit."""
+    header, *lines = table.splitlines()
+    cells = [line.split(",") for line in lines]
+    return "\n".join(
+        [header, *(",".join([r, str(1000 * float(v)) if r == run else v, *rest]) for r, v, *rest in cells)]
+    )
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
@@ -113,6 +122,18 @@ def test_bounds_that_actions_hardly_use_are_told(root: Path, capsys: pytest.Capt
     shutil.rmtree(root / "data")
     assert imported(root, "good", "--action-low", "-100", "--action-high", "100") == 0
     assert "action valve uses 0.4% of what is possible: same units?" in capsys.readouterr().out
+
+
+def test_an_import_says_what_is_wrong_with_the_data(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(root / "good.csv", 4, 0, True)
+    assert imported(root, "good", *BOUNDS) == 0
+    assert "note" not in capsys.readouterr().out
+    table = in_millimetres((root / "good.csv").read_text(), run="2")
+    (root / "mixed.csv").write_text(table)
+    assert imported(root, "mixed", *BOUNDS) == 0
+    said = capsys.readouterr().out
+    assert "note: other units: observation feature 0 (level) is" in said
+    assert "`offsim data check tank/mixed-v0` says this again" in said
 
 
 def test_steps_of_all_files_are_of_one_length(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
