@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -53,11 +53,14 @@ def _why_not(stage: SharedStage, other: SharedStage | None, earlier: Path) -> st
     name = stage.name.replace("_", " ")
     if other is None or not is_finished(earlier, stage.name):
         return f"its {name} is not finished"
+    if not (earlier / stage.name).is_dir():
+        return f"the folder of its {name} is gone"
     mine, theirs = (_flat(comparable(each.settings)) for each in (stage, other))
-    for key in mine | theirs:
-        if mine.get(key) != theirs.get(key):
-            return f"its {name} has {key}: {theirs.get(key)}, where this run has {mine.get(key)}"
-    return None
+    key = next((key for key in mine | theirs if mine.get(key) != theirs.get(key)), None)
+    if key is None:
+        return None
+    told = [_flat(each.settings).get(key, "nothing") for each in (other, stage)]
+    return f"its {name} has {key}: {told[0]}, where this run has {told[1]}"
 
 
 def _flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -75,14 +78,16 @@ def _configuration_of(folder: Path) -> DictConfig:
         found = OmegaConf.load(path)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"cannot read {path} ({error}): give the folder of a run of one seed") from error
-    if not isinstance(found, DictConfig) or not {"task", "seed", "stages", "data"} <= set(found):
+    complete = isinstance(found, DictConfig) and all(found.get(name) is not None for name in ("seed", "stages", "data"))
+    groups = [found.get(name) for name in found.stages] if complete else [None]
+    if not all(isinstance(group, DictConfig) for group in groups):
         raise UserError(f"{path} is not the configuration of a run of `offsim train`")
-    return found
+    return cast(DictConfig, found)
 
 
 def _refuse_other_data(configuration: DictConfig, earlier: Path) -> None:
     """Refuse a run whose data has been recorded anew under the same id since, as far as it tells."""
-    expert, diverse = configuration.data.expert, configuration.data.diverse
+    expert, diverse = configuration.data.expert, configuration.data.diverse or []
     named = {*([expert] if isinstance(expert, str) else expert), *([diverse] if isinstance(diverse, str) else diverse)}
     for row in _data_of(earlier):
         if row["id"] in named and data_facts(resolve(row["id"]))["sha256"] != row["sha256"]:

@@ -14,12 +14,20 @@ import minari
 import numpy as np
 from numpy.typing import NDArray
 
-from app.collect_record import dataset_root, episode_buffer, new_dataset, recorded_bytes, refuse_unusable_id
+from app.collect_record import (
+    dataset_root,
+    datasets_in,
+    episode_buffer,
+    new_dataset,
+    recorded_bytes,
+    refuse_unusable_id,
+)
 from app.data import check, print_findings
 from app.data_checks.recording import read
 from app.errors import UserError
+from app.log_episodes import episodes_of, usual_interval
 from app.places import refuse_unwritable_folder
-from app.tables import MISSING, Layout, feature_names, interval_of, read_episodes
+from app.tables import MISSING, Layout, feature_names, read_log
 from datamodules.sources import RECORDED_BY
 from zoo.episodes import Episode
 
@@ -79,8 +87,10 @@ def run(arguments: argparse.Namespace) -> int:
     names = ("observations", "actions", "next_observations", "episode", "time", "reward", "terminated", "missing")
     layout = Layout(**{name: getattr(arguments, name) for name in names})
     _refuse_repeated(arguments.files, layout)
-    interval = interval_of(arguments.files[0], layout)  # which steps of all files have
-    episodes = [episode for path in arguments.files for episode in read_episodes(path, layout, interval)]
+    logs = [read_log(path, layout) for path in arguments.files]
+    interval = usual_interval(logs)  # one for all, as steps are
+    episodes = [episode for log in logs for episode in episodes_of(log, interval)]
+    del logs
     _refuse_differing(episodes)
     features = {
         name: _feature_names(arguments.files[0], given, getattr(episodes[0], name).shape[1])
@@ -117,9 +127,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("bounds of actions are what the logs show: say what is possible with --action-low and --action-high")
     for index in np.flatnonzero(used < HARDLY):
         print(f"action {features['actions'][int(index)]} uses {used[index]:.1%} of what is possible: same units?")
-    findings, _ = check(*read(arguments.id), task=None)
+    with datasets_in(root):
+        findings, _ = check(*read(arguments.id), task=None)
     print_findings(findings)
-    if findings:
+    if findings and root == dataset_root():  # where it looks
         print(f"`offsim data check {arguments.id}` says this again, and what it can repair")
     return 0
 

@@ -82,7 +82,8 @@ class SaveWhenInterrupted(Callback):
     ) -> None:
         # At once: Lightning kills the first process, within seconds and without a word, when another has ended
         tell_of_lost_process(exception)
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:  # which Lightning ends without a word
+        again = self._received is not None and isinstance(exception, KeyboardInterrupt)
+        if again and trainer.is_global_zero:  # which Lightning ends without a word
             print(f"offsim: {AT_ONCE}", file=sys.stderr)
         self._restore()
 

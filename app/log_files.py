@@ -86,13 +86,11 @@ def numbers(path: Path, columns: Mapping[str, Column], names: Sequence[str]) -> 
         values = column(path, columns, name)
         if values.ndim not in (1, 2) or values.dtype.kind not in "biufU":
             raise UserError(f"{path}: {name} is no column of real numbers, nor a table of them")
-        if values.dtype.kind == "U":
-            values = _readable(values)
         try:
-            parts.append(values.astype(np.float64).reshape(len(values), -1))
+            found = values.astype(np.float64)
         except ValueError:
-            row = next(index for index, cell in enumerate(values) if not _is_number(cell))
-            raise UserError(f"{place(path, row)}: {name} is {str(values[row])!r}, which is no number") from None
+            found = _readable(path, name, values)
+        parts.append(found.reshape(len(values), -1))
     return np.concatenate(parts, axis=1)
 
 
@@ -102,13 +100,17 @@ def place(path: Path, row: int) -> str:
     return f"{path}, row {row + 1}{line}"
 
 
-def _readable(texts: Column) -> Column:
-    """Texts whose empty cells are not a number, and whose truth values are 1 and 0, as NumPy reads them."""
+def _readable(path: Path, name: str, texts: Column) -> NDArray[np.float64]:
+    """Texts as numbers, where empty cells are not a number, and truth values are 1 and 0."""
     lowered = np.char.lower(np.char.strip(texts))
     found = np.where(lowered == "", "nan", texts)
     for word, number in TRUTH.items():
         found = np.where(lowered == word, number, found)
-    return found
+    try:
+        return found.astype(np.float64)
+    except ValueError:
+        row = next(index for index, cell in enumerate(found) if not _is_number(cell))
+        raise UserError(f"{place(path, row)}: {name} is {str(texts[row])!r}, which is no number") from None
 
 
 def _is_number(cells: Any) -> bool:

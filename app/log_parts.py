@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,39 +17,46 @@ from app.log_files import Column, column, place
 Rows = NDArray[np.intp]
 Times = NDArray[np.float64]
 GAP = 1.5  # times the usual interval between rows, beyond which rows are missing
+DIGITS = re.compile(r"(19|20)\d{10}(\d{2})?")  # dates such as 202405011200 and 20240501120000
 FEW_GAPS = 0.1  # share of the intervals; with more of them a log has no steps of one length
 
 
 def seconds(path: Path, columns: Mapping[str, Column], name: str) -> Times:
-    """A column of times, ``(T,)``: numbers as they are, dates in seconds.
+    """A column of times, ``(T,)``: dates in seconds, numbers as they are, both from the first one on.
 
     Raises:
-        UserError: if a cell is neither a number nor a date in the form of ISO 8601.
+        UserError: if a cell is neither a number nor a date in the form of ISO 8601 or in digits, as 20240501120000.
     """
     values = column(path, columns, name)
     if values.ndim != 1 or values.dtype.kind not in "biufUM":
         raise UserError(f"{path}: {name} has to be a single column of times")
     if values.dtype.kind == "M":
-        return np.asarray(values.astype("datetime64[us]").astype(np.int64) * 1e-6, dtype=np.float64)
-    return np.array([_seconds(path, row, name, value) for row, value in enumerate(values)], dtype=np.float64)
+        if np.isnat(values).any():
+            raise UserError(f"{place(path, int(np.isnat(values).argmax()))}: {name} is missing")
+        return np.asarray((values - values[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9, dtype=np.float64)
+    texts = [str(value).strip() for value in values]
+    digits = all(DIGITS.fullmatch(text) for text in texts)  # one alone may be a number
+    times = [_seconds(path, row, name, text, digits) for row, text in enumerate(texts)]
+    return np.array([float(time - times[0]) for time in times], dtype=np.float64)
 
 
-def _seconds(path: Path, row: int, name: str, value: Any) -> float:
+def _seconds(path: Path, row: int, name: str, text: str, digits: bool) -> int | float:
     try:
-        time = float(value)
+        time: int | float = int(text) if text.lstrip("+-").isdecimal() else float(text)
+        if not digits:
+            if not math.isfinite(time):
+                raise UserError(f"{place(path, row)}: {name} is not finite")
+            return time
     except ValueError:
-        try:
-            date = datetime.fromisoformat(str(value).strip())
-        except ValueError:
-            raise UserError(
-                f"{place(path, row)}: {name} is {str(value)!r}, which is neither a number nor a time such as "
-                "2024-05-01T12:00:00"
-            ) from None
-        # Without a zone it is taken for universal time, in which no hour is skipped or repeated
-        time = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    if not np.isfinite(time):
-        raise UserError(f"{place(path, row)}: {name} is not finite")
-    return time
+        pass
+    try:
+        date = datetime.strptime(text, "%Y%m%d%H%M%S"[: len(text) - 2]) if digits else datetime.fromisoformat(text)
+    except ValueError:
+        raise UserError(
+            f"{place(path, row)}: {name} is {text!r}, which is neither a number nor a time such as 2024-05-01T12:00:00"
+        ) from None
+    # Without a zone it is taken for universal time, in which no hour is skipped or repeated
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def in_order(path: Path, times: Times, episodes: Sequence[Rows]) -> list[Rows]:
@@ -63,18 +70,15 @@ def in_order(path: Path, times: Times, episodes: Sequence[Rows]) -> list[Rows]:
         same = np.flatnonzero(np.diff(times[rows]) == 0.0)
         if len(same):
             first, second = int(rows[same[0]]), int(rows[same[0] + 1])
-            raise UserError(f"{place(path, second)}: it is of the same time as row {first + 1}: keep one of them")
+            raise UserError(
+                f"{place(path, second)}: it is of the same time as row {first + 1}: keep one of them, or write "
+                "times as finely as rows follow one another"
+            )
     return ordered
 
 
-def usual_interval(times: Times, episodes: Sequence[Rows]) -> float:
-    """Median time from one row of an episode to the next; NaN if no episode has two."""
-    every = np.concatenate([np.diff(times[rows]) for rows in episodes])
-    return float(np.median(every)) if len(every) else math.nan
-
-
 def gaps(path: Path, times: Times, episodes: Sequence[Rows], usual: float) -> list[NDArray[np.bool_]]:
-    """Whether rows are missing after each row of an episode but the last, ``(T - 1,)``.
+    """Whether each row of an episode but the last is followed after another time than the usual one, ``(T - 1,)``.
 
     Args:
         path: of the file.
@@ -86,15 +90,15 @@ def gaps(path: Path, times: Times, episodes: Sequence[Rows], usual: float) -> li
         UserError: if intervals are of all lengths, so that a row is no step.
     """
     intervals = [np.diff(times[rows]) for rows in episodes]
-    every = np.concatenate(intervals)
-    uneven = (every > GAP * usual) | (every < usual / GAP)
-    if uneven.sum() > max(FEW_GAPS * len(every), 2):
+    uneven = [(own > GAP * usual) | (own < usual / GAP) for own in intervals]
+    every, others = np.concatenate(intervals), np.concatenate(uneven)
+    if others.sum() > max(FEW_GAPS * len(every), 2) or others.sum() > 0.5 * len(every):
         raise UserError(
-            f"{path}: {uneven.mean():.0%} of its rows follow one another after another time than the usual "
+            f"{path}: {others.mean():.0%} of its rows follow one another after another time than the usual "
             f"{usual:.4g}, after {every.min():.4g} to {every.max():.4g}: a step has to be of one length, so bring all "
             "logs to equal intervals first"
         )
-    return [own > GAP * usual for own in intervals]
+    return uneven
 
 
 def whole_parts(rows: Rows, gap: NDArray[np.bool_], state: NDArray[np.bool_], action: NDArray[np.bool_]) -> list[Rows]:
@@ -106,6 +110,6 @@ def whole_parts(rows: Rows, gap: NDArray[np.bool_], state: NDArray[np.bool_], ac
         state: whether each row's state is known, ``(T,)``; rows without one are in no part.
         action: whether its action is, ``(T,)``; a row without one ends its part.
     """
-    broken = gap | ~action[:-1] | ~state[1:]
-    part = np.concatenate([[0], np.cumsum(broken)])
-    return [rows[(part == number) & state] for number in np.unique(part[state])]
+    ends = np.flatnonzero(gap | ~action[:-1] | ~state[1:]) + 1
+    parts = zip(np.split(rows, ends), np.split(state, ends), strict=True)
+    return [part[known] for part, known in parts if known.any()]

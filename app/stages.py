@@ -36,6 +36,7 @@ from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
 from zoo.files import ModelFileError
 
+FOUND_LATER = ("best", "last", "hpc")  # names by which Lightning finds a checkpoint itself
 OF_THE_RUN = ("snapshots", "snapshot_every")  # settings in checkpoints of `offsim train`: others leave its folder alone
 
 
@@ -64,10 +65,13 @@ class StageCLI(LightningCLI):
             UserError: if that is no method with settings that are known, or the file is damaged.
         """
         path = self.config[self.config.subcommand].get("ckpt_path")
-        if not path or not Path(path).is_file():
-            return  # `last` is found later
+        if not path or path in FOUND_LATER or "://" in str(path):
+            return
+        if not Path(path).is_file():
+            raise UserError(f"there is no checkpoint {path}")
         checkpoint = WholeCheckpointIO().load_checkpoint(path, map_location="cpu")
-        settings = dict(checkpoint.get("hyper_parameters", {}))
+        checkpoint = checkpoint if isinstance(checkpoint, dict) else {}
+        settings = dict(checkpoint.get("hyper_parameters") or {})
         settings.pop("_instantiator", None)
         method = settings.pop("_class_path", None)
         if method is None:

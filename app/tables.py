@@ -1,9 +1,8 @@
-"""Logs of a system as they come, CSV tables and NumPy archives, as episodes."""
+"""Logs of a system as they come, CSV tables and NumPy archives, as numbers by row."""
 
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 
 from app.errors import UserError
 from app.log_files import Column, column, numbers, place, read_columns
-from app.log_parts import Rows, gaps, in_order, seconds, usual_interval, whole_parts
-from zoo.episodes import Episode
+from app.log_parts import Rows, Times, in_order, seconds
 
 MISSING = ("refuse", "split")
 
@@ -51,24 +49,61 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class _Table:
-    """The numbers of a file, by row; not a number where there is none."""
+class Log:
+    """What one file holds, by row; not a number where a cell holds none.
 
+    Attributes:
+        path: of the file.
+        layout: which of its columns are what.
+        observations: ``(T, D)``.
+        actions: ``(T, A)``.
+        following: the states that follow, ``(T, D)``, if rows hold them.
+        rewards: ``(T,)``.
+        ends: ``(T,)`` bool.
+        names: of its episodes.
+        episodes: rows of each, in the order of time where times are told, else in that of the file.
+        times: ``(T,)``, if they are told.
+    """
+
+    path: Path
+    layout: Layout
     observations: NDArray[np.float64]
     actions: NDArray[np.float64]
     following: NDArray[np.float64] | None
     rewards: NDArray[np.float64]
     ends: NDArray[np.bool_]
+    names: list[Any]
+    episodes: list[Rows]
+    times: Times | None
+
+    @property
+    def states(self) -> NDArray[np.bool_]:
+        """Whether each row's state is known, and the one that follows where rows hold it, ``(T,)``."""
+        known = finite(self.observations)
+        return known if self.following is None else known & finite(self.following)
+
+    @property
+    def steps(self) -> NDArray[np.bool_]:
+        """Whether each row is a step, whose action and reward count, ``(T,)``: the last one of an episode is a state.
+
+        Rows that hold what follows are steps all.
+        """
+        steps = np.ones(len(self.actions), dtype=bool)
+        steps[[rows[-1] for rows in self.episodes]] = self.following is not None
+        return steps
+
+    def where(self, episode: int) -> str:
+        """Name of an episode, in words."""
+        return f"{self.path}, episode {self.names[episode]}" if self.layout.episode else str(self.path)
 
 
-def read_episodes(path: Path, layout: Layout, interval: float | None = None) -> list[Episode]:
-    """The episodes of one file, in the order of their first rows.
+def read_log(path: Path, layout: Layout) -> Log:
+    """Read one file.
 
     Args:
         path: a table with a header (``.csv``, ``.tsv``) or arrays by name (``.npz``), where a name with two dimensions
             stands for all its columns.
         layout: what is what.
-        interval: time from one row to the next; ``None``: what is usual in this file.
 
     Raises:
         UserError: naming file, column and row of what cannot be used.
@@ -76,123 +111,58 @@ def read_episodes(path: Path, layout: Layout, interval: float | None = None) -> 
     columns = read_columns(path)
     _refuse_other_shapes(path, columns, layout)
     _refuse_unnamed_episodes(path, columns, layout)
-    table = _table(path, columns, layout)
-    names, episodes = _runs(column(path, columns, layout.episode) if layout.episode else np.zeros(len(table.actions)))
-    apart = [np.zeros(len(rows) - 1, dtype=bool) for rows in episodes]
-    if layout.time is not None:
-        times = seconds(path, columns, layout.time)
-        episodes = in_order(path, times, episodes)
-        apart = gaps(path, times, episodes, usual_interval(times, episodes) if interval is None else interval)
-    alone = table.following is not None  # a row that holds what follows is a step alone
-    steps = np.ones(len(table.actions), dtype=bool)
-    steps[[rows[-1] for rows in episodes]] = alone  # of the others the last row is none
-    _refuse_missing(path, columns, layout, steps)
-    state, action = _known(table.observations), _known(table.actions)
-    if table.following is not None:
-        state = action = state & action & _known(table.following)
-    found: list[Episode] = []
-    for name, rows, gap in zip(names, episodes, apart, strict=True):
-        where = f"{path}, episode {name}" if layout.episode else str(path)
-        if len(rows) == 1 and not alone:
-            raise UserError(
-                f"{where}: one row is no step: an episode has at least two, a state and the one that follows"
-            )
-        _refuse_steps_after_the_end(where, table, rows, layout)
-        parts = [part for part in whole_parts(rows, gap, state[rows], action[rows]) if alone or len(part) > 1]
-        if not parts:
-            raise UserError(f"{where}: none of its rows follows another: leave it out, or repair it")
-        found += [_episode(where, table, part, layout) for part in parts]
-    if len(found) > len(episodes):
-        warnings.warn(
-            f"{path}: rows or numbers are missing, and what follows is an episode of its own: {len(found)} episodes, "
-            f"where it has {len(episodes)}",
-            stacklevel=2,
-        )
-    return found
-
-
-def interval_of(path: Path, layout: Layout) -> float | None:
-    """The usual time from one row of a file to the next, ``None`` if none is told."""
-    if layout.time is None:
-        return None
-    columns = read_columns(path)
-    _refuse_other_shapes(path, columns, layout)
-    times = seconds(path, columns, layout.time)
-    names = column(path, columns, layout.episode) if layout.episode else np.zeros(len(times))
-    usual = usual_interval(times, in_order(path, times, _runs(names)[1]))
-    return usual if np.isfinite(usual) else None
-
-
-def _table(path: Path, columns: Mapping[str, Column], layout: Layout) -> _Table:
-    observations = numbers(path, columns, layout.observations)
+    observations, actions = (numbers(path, columns, names) for names in (layout.observations, layout.actions))
     following = numbers(path, columns, layout.next_observations) if layout.next_observations else None
     if following is not None and following.shape != observations.shape:
         raise UserError(
             f"{path}: states have {observations.shape[1]} features, the states that follow {following.shape[1]}: "
             "name the same ones in the same order"
         )
-    rewards = numbers(path, columns, [layout.reward])[:, 0] if layout.reward else np.zeros(len(observations))
-    ends = numbers(path, columns, [layout.terminated])[:, 0] if layout.terminated else np.zeros(len(observations))
-    return _Table(observations, numbers(path, columns, layout.actions), following, rewards, ends != 0)
+    nothing = np.zeros((len(actions), 1))
+    rewards = numbers(path, columns, [layout.reward]) if layout.reward else nothing
+    ends = numbers(path, columns, [layout.terminated]) if layout.terminated else nothing
+    names, episodes = _runs(column(path, columns, layout.episode) if layout.episode else nothing[:, 0])
+    times = seconds(path, columns, layout.time) if layout.time is not None else None
+    if times is not None:
+        episodes = in_order(path, times, episodes)
+    ended = np.nan_to_num(ends[:, 0]) != 0
+    log = Log(path, layout, observations, actions, following, rewards[:, 0], ended, names, episodes, times)
+    _refuse_missing(log, columns, finite(ends))
+    return log
 
 
-def _known(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether all features of each row are finite in what is recorded, ``(T,)``."""
+def finite(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether all features of each row, ``(T, D)``, are finite in what is recorded, ``(T,)``."""
     with np.errstate(over="ignore"):
         return np.asarray(np.isfinite(values.astype(np.float32)).all(axis=1))
 
 
-def _refuse_missing(path: Path, columns: Mapping[str, Column], layout: Layout, steps: NDArray[np.bool_]) -> None:
-    """Refuse cells without a finite number where one is needed and no episode is to be split.
-
-    Args:
-        path: of the file.
-        columns: its columns.
-        layout: what is what.
-        steps: whether each row is a step, whose action and reward count, ``(T,)``.
-    """
-    split = layout.missing == "split"
-    advice = "repair it, or have the episode split there with --missing split"
-    everywhere = np.ones_like(steps)
-    states, actions = (*layout.observations, *layout.next_observations), layout.actions
-    needed = [] if split else [(name, advice, everywhere) for name in states]
-    needed += [] if split else [(name, advice, steps) for name in actions]
-    needed += [(layout.terminated, "repair it", everywhere)] if layout.terminated else []
-    needed += [(layout.reward, "repair it", steps)] if layout.reward else []
-    for name, told, where in needed:
-        values = numbers(path, columns, [name])
-        missing = ~_known(values) & where
-        if missing.any():
-            row = int(missing.argmax())
-            what = "missing" if np.isnan(values[row]).any() else "not finite"
-            raise UserError(f"{place(path, row)}: {name} is {what}: {told}")
+def _refuse_missing(log: Log, columns: Mapping[str, Column], end_told: NDArray[np.bool_]) -> None:
+    """Refuse cells without a finite number where one is needed: all of them, if no episode is to be split."""
+    layout, states, steps = log.layout, log.states, log.steps
+    if layout.missing == "split":
+        steps = steps & states & finite(log.actions)  # others are no steps
+    else:
+        advice = "repair it, or have the episode split there with --missing split"
+        _refuse_rows(log, columns, (*layout.observations, *layout.next_observations), ~states, advice)
+        _refuse_rows(log, columns, layout.actions, steps & ~finite(log.actions), advice)
+        states = np.ones_like(states)
+    if layout.reward is not None:
+        _refuse_rows(log, columns, [layout.reward], steps & ~finite(log.rewards[:, np.newaxis]), "repair it")
+    if layout.terminated is not None:
+        _refuse_rows(log, columns, [layout.terminated], states & ~end_told, "repair it")
 
 
-def _refuse_steps_after_the_end(where: str, table: _Table, rows: Rows, layout: Layout) -> None:
-    if table.ends[rows[:-1]].any():
-        row = int(rows[:-1][table.ends[rows[:-1]]][0])
-        raise UserError(f"{where}: it ends in row {row + 1} and goes on: give what follows another {_told(layout)}")
-
-
-def _episode(where: str, table: _Table, rows: Rows, layout: Layout) -> Episode:
-    """Rows that follow one another, as an episode."""
-    following = table.following
-    steps = rows if following is not None else rows[:-1]
-    last = table.observations[rows[-1:]] if following is None else following[rows[-1:]]
-    if following is not None and not np.array_equal(following[rows[:-1]], table.observations[rows[1:]]):
-        broken = int(np.argmax((following[rows[:-1]] != table.observations[rows[1:]]).any(axis=1)))
-        raise UserError(
-            f"{where}: row {int(rows[broken + 1]) + 1} does not begin where row {int(rows[broken]) + 1} ends: "
-            f"give it another {_told(layout)}"
-        )
-    terminated = bool(table.ends[rows[-1]])
-    return Episode(
-        observations=np.concatenate([table.observations[steps], last]).astype(np.float32),
-        actions=table.actions[steps].astype(np.float32),
-        rewards=table.rewards[steps].astype(np.float64),
-        terminated=terminated,
-        truncated=not terminated,
-    )
+def _refuse_rows(
+    log: Log, columns: Mapping[str, Column], names: Sequence[str], missing: NDArray[np.bool_], advice: str
+) -> None:
+    if not missing.any():
+        return
+    row = int(missing.argmax())
+    values = {name: numbers(log.path, columns, [name])[row : row + 1] for name in names}
+    name = next(name for name in names if not finite(values[name])[0])
+    what = "missing" if np.isnan(values[name]).any() else "not finite"
+    raise UserError(f"{place(log.path, row)}: {name} is {what}: {advice}")
 
 
 def feature_names(path: Path, names: Sequence[str]) -> list[str]:
@@ -231,10 +201,6 @@ def _refuse_unnamed_episodes(path: Path, columns: Mapping[str, Column], layout: 
         raise UserError(
             f"{place(path, int(unnamed.argmax()))}: {layout.episode} is empty: say which episode the row belongs to"
         )
-
-
-def _told(layout: Layout) -> str:
-    return f"value in column {layout.episode!r}" if layout.episode else "file, or name a column with --episode"
 
 
 def _runs(names: Column) -> tuple[list[Any], list[Rows]]:

@@ -80,7 +80,10 @@ def returns(evidence: Evidence) -> str:
 
 
 def _with_error(value: float, error: float) -> str:
-    return _amount(value) + (f" \N{PLUS-MINUS SIGN} {format_number(round(error))}" if math.isfinite(error) else "")
+    if not math.isfinite(error):
+        return _amount(value)
+    told = round(error) if error >= 10.0 else float(f"{error:.2g}")
+    return f"{_amount(value)} \N{PLUS-MINUS SIGN} {format_number(told)}"
 
 
 def _amount(value: float) -> str:

@@ -47,6 +47,8 @@ def test_a_stage_with_other_settings_is_trained_anew(
     ("words", "message"),
     [
         (["--seed", "5"], "its behaviour cloning has seed: 0, where this run has 5"),
+        (["--matmul_precision=medium"], "has matmul_precision: highest, where this run has medium"),
+        (["--data.diverse=null"], "has data.diverse: ['tiny/hopper/other-v0'], where this run has None"),
         (["--data.demonstrations=2"], "its behaviour cloning has data.demonstrations: 3, where this run has 2"),
         (["--seeds", "0..1"], "--stages-of is for one seed"),
     ],
@@ -73,6 +75,9 @@ def test_a_run_of_other_data_is_refused(
     assert command.main([*words, str(earlier)]) == 2
     assert "metrics.json is damaged" in capsys.readouterr().err
     (earlier / "config.yaml").write_text("- 1")
+    assert command.main([*words, str(earlier)]) == 2
+    assert "is not the configuration of a run" in capsys.readouterr().err
+    (earlier / "config.yaml").write_text("seed: 0\nstages: [simulator]\nsimulator: 3\ndata: {}")
     assert command.main([*words, str(earlier)]) == 2
     assert "is not the configuration of a run" in capsys.readouterr().err
     assert command.main([*words, str(tmp_path / "nothing")]) == 2

@@ -137,8 +137,8 @@ def test_an_import_says_what_is_wrong_with_the_data(root: Path, capsys: pytest.C
 
 
 def test_steps_of_all_files_are_of_one_length(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, step in (("one", 0.5), ("two", 0.5), ("slow", 2.0)):
-        rows = [f"{step * row},{row % 7},{row % 3}" for row in range(20)]
+    for name, step, count in (("one", 0.5, 20), ("two", 0.5, 20), ("slow", 2.0, 20), ("other", 2.0, 3)):
+        rows = [f"{step * row},{row % 7},{row % 3}" for row in range(count)]
         (root / f"{name}.csv").write_text("\n".join(["seconds,level,valve", *rows]))
 
     def imports(*names: str) -> int:
@@ -148,9 +148,20 @@ def test_steps_of_all_files_are_of_one_length(root: Path, capsys: pytest.Capture
 
     assert imports("one", "two") == 0
     assert "2 episodes, 38 steps" in capsys.readouterr().out
-    assert imports("one", "slow") == 2
-    told = capsys.readouterr().err
-    assert "slow.csv: 100% of its rows follow one another after another time than the usual 0.5, after 2 to 2" in told
+    for names in (("one", "two", "slow"), ("other", "one")):  # whichever is first, most rows decide
+        assert imports(*names) == 2
+        told = capsys.readouterr().err
+        assert f"{'slow' if 'slow' in names else 'other'}.csv: 100% of its rows follow one another" in told
+        assert "after another time than the usual 0.5, after 2 to 2" in told
+
+
+def test_an_import_into_another_root_is_checked_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(root / "good.csv", 4, 0, True)
+    (root / "good.csv").write_text(in_millimetres((root / "good.csv").read_text(), run="2"))
+    assert imported(root, "good", *BOUNDS, "--dataset-root", str(root / "elsewhere")) == 0
+    said = capsys.readouterr().out
+    assert "note: other units" in said and "offsim data check" not in said  # which would look in another root
+    assert not (root / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,18 @@ def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
     assert "offsim: the checkpoint is of OffSim, and BehaviourCloning cannot go on" in capsys.readouterr().err
 
 
+def test_what_is_no_checkpoint_is_refused_in_a_sentence(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save([1], "list.ckpt")
+    torch.save({"hyper_parameters": None}, "nothing.ckpt")
+    for path, sentence in (
+        ("missing.ckpt", "offsim: there is no checkpoint missing.ckpt"),
+        ("list.ckpt", "list.ckpt is no checkpoint of"),
+        ("nothing.ckpt", "nothing.ckpt is no checkpoint of"),
+    ):
+        assert command.main([*words("behaviour_cloning", 2, "predict"), "--ckpt_path", path]) == 2
+        assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.errors import UserError
-from app.tables import Layout, read_episodes
+from app.log_episodes import read_episodes
+from app.tables import Layout
 
 PLAIN = Layout(observations=["level", "flow"], actions=["valve"])
 RUNS = Layout(observations=["level", "flow"], actions=["valve"], episode="run", terminated="stop", reward="paid")
@@ -96,13 +97,24 @@ def timed(log: Path, times: list[str], **given: Any) -> list[Any]:
 def test_rows_are_taken_in_the_order_of_time_and_split_where_some_are_left_out(log: Path) -> None:
     assert timed(log, ["3", "2", "1", "0"]) == [[3, 2, 1, 0]]
     times = [f"{second}" for second in (*range(12), *range(40, 52), 60)]
-    with pytest.warns(UserWarning, match="2 episodes, where it has 1"):
+    with pytest.warns(UserWarning, match="2 instead of 1.*1 of 25 rows are in no episode"):
         assert timed(log, times) == [[*range(12)], [*range(12, 24)]]  # a single row at the end is no step
     dates = ["2024-05-01T23:59:58", "2024-05-01 23:59:59", "2024-05-02T00:00:00.1", "2024-05-02T00:00:01+00:00"]
     assert timed(log, dates) == [[0, 1, 2, 3]]
     np.savez(log.with_suffix(".npz"), t=np.array(dates[:3], dtype="datetime64[ms]"), s=np.arange(3.0), a=np.ones(3))
     (only,) = read_episodes(log.with_suffix(".npz"), Layout(["s"], ["a"], time="t"))
     assert len(only) == 2
+    digits = [f"20240501{hour:02}59{second:02}" for hour, second in ((11, 57), (11, 58), (11, 59), (12, 0))]
+    digits[-1] = "20240501120000"  # of numbers the last one would be far from the others
+    assert timed(log, digits) == [[0, 1, 2, 3]]
+    nanoseconds = [f"{1714521600000000000 + 100 * step}" for step in range(4)]
+    assert timed(log, nanoseconds) == [[0, 1, 2, 3]]
+
+
+def test_a_row_too_many_is_no_step(log: Path) -> None:
+    times = [*map(str, range(20)), "7.01"]
+    with pytest.warns(UserWarning, match="2 instead of 1"):
+        assert timed(log, times) == [[*range(8)], [20, *range(8, 20)]]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +139,7 @@ def test_episodes_may_be_split_where_numbers_are_missing(tmp_path: Path) -> None
     cells = ["0,0,0", "1,1,", "2,2,0", ",3,0", "4,4,0", "5,5,1", "6,,1", "7,7,1", "8,8,1"]
     path.write_text("\n".join(["level,flow,valve", *cells]))
     layout = Layout(["level", "flow"], ["valve"], missing="split")
-    with pytest.warns(UserWarning, match="3 episodes, where it has 1"):
+    with pytest.warns(UserWarning, match="3 instead of 1"):
         parts = read_episodes(path, layout)
     # What follows a row without an action is not known; one without a state is no row; a row alone is no step
     assert [part.observations[:, 0].tolist() for part in parts] == [[0, 1], [4, 5], [7, 8]]
@@ -135,11 +147,31 @@ def test_episodes_may_be_split_where_numbers_are_missing(tmp_path: Path) -> None
     assert all(part.truncated for part in parts)
 
 
+def test_rows_and_ends_that_are_lost_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    layout = Layout(["level"], ["valve"], reward="paid", terminated="done", missing="split")
+    rows = ["0,0,1,0", "1,1,2,0", "2,0,3,0", ",,,", ",,,", ",1,,1"]
+    path.write_text("\n".join(["level,valve,paid,done", *rows]))
+    with pytest.warns(UserWarning, match="3 of 6 rows are in no episode; ends for good that are lost with them: 1"):
+        (only,) = read_episodes(path, layout)
+    assert only.observations[:, 0].tolist() == [0, 1, 2] and only.rewards.tolist() == [1, 2] and only.truncated
+    path.write_text("\n".join(["run,level,valve", "a,0,0", "a,1,0", "b,,0", "b,1,0"]))
+    with pytest.warns(UserWarning, match="2 of 4 rows are in no episode"):
+        (only,) = read_episodes(path, Layout(["level"], ["valve"], episode="run", missing="split"))
+
+
+def test_a_time_that_is_none_is_refused(tmp_path: Path) -> None:
+    times = np.array(["2024-05-01T00:00:00", "NaT", "2024-05-01T00:00:02"], dtype="datetime64[s]")
+    np.savez(tmp_path / "log.npz", t=times, s=np.arange(3.0), a=np.ones(3))
+    with pytest.raises(UserError, match="row 2: t is missing"):
+        read_episodes(tmp_path / "log.npz", Layout(["s"], ["a"], time="t"))
+
+
 def test_only_the_last_part_of_an_episode_ends_it(tmp_path: Path) -> None:
     following = np.array([1.0, 2.0, np.nan, 4.0])
     np.savez(tmp_path / "log.npz", s=np.arange(4.0), then=following, a=np.ones(4), done=np.array([0, 0, 0, 1]))
     layout = Layout(["s"], ["a"], next_observations=["then"], terminated="done", missing="split")
-    with pytest.warns(UserWarning, match="2 episodes"):
+    with pytest.warns(UserWarning, match="2 instead of 1"):
         first, second = read_episodes(tmp_path / "log.npz", layout)
     assert first.observations.tolist() == [[0], [1], [2]] and first.truncated
     assert second.observations.tolist() == [[3], [4]] and second.terminated

@@ -175,9 +175,9 @@ def test_a_planted_fault_is_found_and_gone_from_the_copy(
 
 
 def in_another_unit(episodes: list[Recorded]) -> list[Recorded]:
-    """The height of every other one in inches from the ground up."""
+    """The height of every other one in millimetres."""
     scale = np.ones(episodes[0].observations.shape[1], dtype=np.float32)
-    scale[0] = 39.37
+    scale[0] = 1000.0
     return [
         replace(each, observations=each.observations * (scale if index % 2 else 1))
         for index, each in enumerate(episodes)
@@ -231,7 +231,55 @@ def test_an_action_in_another_unit_is_noted(
     write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check(write(in_percent(cheetah), None, bound=100.0), tmp_path) == {"other units": "note"}
-    assert "action feature 0 is at most " in capsys.readouterr().out
+    assert "action feature 0 is 10" in capsys.readouterr().out
+
+
+def settings(episodes: list[Recorded], values: list[float], noise: float = 0.0) -> list[Recorded]:
+    """One more feature, which has one value in each episode, and noise."""
+    random, changed = np.random.default_rng(0), []
+    for each, value in zip(episodes, values, strict=True):
+        column = value + noise * random.standard_normal((len(each.observations), 1))
+        changed.append(replace(each, observations=np.append(each.observations, column.astype(np.float32), axis=1)))
+    return changed
+
+
+@pytest.mark.parametrize("values", [[50.0, 60.0, 200.0] * 2, [1.0, 1.0, 1.0, 100.0, 1.0, 1.0], [0.0, 1.0] * 3])
+def test_settings_of_episodes_are_no_units(
+    values: list[float], write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path
+) -> None:
+    assert check(write(settings(cheetah, values), None), tmp_path) == {}
+
+
+def test_two_operating_points_are_asked_for(
+    write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(write(settings(cheetah, [20.0, 80.0] * 3, 1.0), None), tmp_path) == {"other units": "note"}
+    assert "in 3 episodes and" in (said := capsys.readouterr().out) and "or another operating point?" in said
+
+
+def test_what_a_sensor_measures_at_most_and_usual_pauses_are_no_hanging(
+    write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path
+) -> None:
+    changed = [each.observations.copy() for each in cheetah]
+    for observations in changed:
+        observations[:, 12] = observations[:, 12].clip(-50.0, 50.0)
+        observations[20:45, 14] = observations[20, 14]  # in every episode, as an axis that waits
+    changed[0][20:45, 12] = 50.0
+    whole = [replace(each, observations=own) for each, own in zip(cheetah, changed, strict=True)]
+    assert check(write(whole, None), tmp_path) == {}
+
+
+def test_an_angle_that_begins_anew_is_no_jump(write: Callable[..., str], tmp_path: Path) -> None:
+    episodes, random = [], np.random.default_rng(0)
+    for number in range(6):
+        actions = random.uniform(-1.0, 1.0, (80, 1)).astype(np.float32)
+        speed = 0.3 + 0.05 * random.standard_normal(81)
+        angle = (np.cumsum(speed) + np.pi) % (2 * np.pi) - np.pi
+        flags = np.zeros((2, 80), dtype=bool)
+        flags[1, -1] = True
+        observations = np.stack([angle, speed], axis=1).astype(np.float32)
+        episodes.append(Recorded(number, observations, actions, np.zeros(80), *flags))
+    assert "jumps" not in check(write(episodes, None), tmp_path)
 
 
 def test_a_system_at_rest_has_no_sensor_that_hangs(
