@@ -37,7 +37,24 @@ from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
 from zoo.files import ModelFileError
 
 FOUND_LATER = ("best", "last", "hpc")  # names by which Lightning finds a checkpoint itself
+MODELS = ("simulator", "cloned_policy")  # settings that name files of models
 OF_THE_RUN = ("snapshots", "snapshot_every")  # settings in checkpoints of `offsim train`: others leave its folder alone
+
+
+def _found(settings: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Settings of a checkpoint whose models are looked for beside it, if they are no longer where they were.
+
+    Args:
+        settings: of its method.
+        checkpoint: such as ``RUN/policy/last.ckpt``, where RUN has been moved since.
+    """
+    found = dict(settings)
+    for name in MODELS:
+        model = Path(settings[name]) if settings.get(name) else None
+        if model is not None and not model.exists():
+            beside = checkpoint.absolute().parent.parent / model.name
+            found[name] = str(beside if beside.is_file() else model)
+    return found
 
 
 class StageCLI(LightningCLI):
@@ -82,7 +99,7 @@ class StageCLI(LightningCLI):
                 f"{path} is no checkpoint of one stage and one seed: name one that `offsim fit` wrote, or last.ckpt in "
                 "the folder of a stage of `offsim train`"
             )
-        model = {"class_path": method, "init_args": settings}
+        model = {"class_path": method, "init_args": _found(settings, Path(path))}
         try:
             self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
         except ArgumentError as error:

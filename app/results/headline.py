@@ -82,7 +82,7 @@ def returns(evidence: Evidence) -> str:
 def _with_error(value: float, error: float) -> str:
     if not math.isfinite(error):
         return _amount(value)
-    told = round(error) if error >= 10.0 else float(f"{error:.2g}")
+    told = max(round(error), 1) if abs(value) >= 1000.0 else float(f"{error:.2g}")
     return f"{_amount(value)} \N{PLUS-MINUS SIGN} {format_number(told)}"
 
 

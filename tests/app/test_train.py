@@ -250,11 +250,22 @@ def test_a_baseline_stops_after_cloning_everything(tiny: list[str], tmp_path: Pa
     assert cloned.hparams["rows"] == "all"
 
 
+def _forget_where_it_was(checkpoint: Path, run: Path) -> None:
+    """Have a checkpoint name its models in a folder that is no longer there."""
+    saved = torch.load(checkpoint, weights_only=True)
+    settings = saved["hyper_parameters"]
+    named = {name: str(run / Path(settings[name]).name) for name in ("simulator", "cloned_policy") if name in settings}
+    torch.save(saved | {"hyper_parameters": settings | named}, checkpoint)
+
+
 def test_a_checkpoint_of_a_run_is_measured_and_continued_by_itself(
     finished: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
     monkeypatch.chdir(tmp_path)
+    finished = Path(shutil.move(shutil.copytree(finished, tmp_path / "first"), tmp_path / "moved"))
+    for stage in ("simulator", "policy"):
+        _forget_where_it_was(finished / stage / "last.ckpt", tmp_path / "first")
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     for stage in ("policy", "simulator", "behaviour_cloning"):
         words = [
