@@ -21,9 +21,10 @@ from app.collect_expert import Training, read_settings
 from app.configuration import load_configuration, resolve
 from app.errors import UserError
 from app.experiments.reading import load_experiment
+from app.log_episodes import read_episodes
 from app.report import write_report
 from app.stored_actions import read_actions
-from app.tables import Layout, read_episodes
+from app.tables import Layout
 from datamodules import TransitionDataModule
 from datamodules.errors import DataError
 from zoo import load, load_policy

@@ -237,7 +237,7 @@ def test_what_is_no_checkpoint_is_refused_in_a_sentence(workplace: Path, capsys:
     ("changes", "sentence"),
     [
         ({"_class_path": None, "method": None}, "is no checkpoint of one stage and one seed: name one that"),
-        ({"_class_path": None, "method": "ControlSAC"}, "unknown model 'ControlSAC'"),
+        ({"_class_path": None, "method": "Unheard"}, "unknown model 'Unheard'"),
         ({"_class_path": None, "gone": 1}, "unknown setting model.gone of BehaviourCloning"),
         ({"gone": 1}, "unknown setting model.gone of BehaviourCloning"),
         (None, "other.ckpt is no checkpoint of a training with offsim, or is damaged"),
