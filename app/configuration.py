@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -55,6 +56,15 @@ def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
             unsaid += ANCHOR if model.get("anchor_weight") == 0.0 else ()
             kept[stage] = {**kept[stage], "model": {name: model[name] for name in model if name not in unsaid}}
     return kept
+
+
+def flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """``{a: {b: 1}} -> {a.b: 1}``; an empty group stays one."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inside = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
+    return found
 
 
 def _without(settings: dict[Any, Any], unchanging: dict[str, Any]) -> dict[Any, Any]:

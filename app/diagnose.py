@@ -8,10 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 from app.arguments import positive
 from app.controls import CONTROLS, read_controls, train_controls
 from app.errors import UserError
@@ -22,6 +18,7 @@ from app.over_training import diagnose_training
 from app.pipeline import finished_run, say
 from app.places import refuse_unwritable_file
 from app.report import write_report
+from app.run_folder import configuration_of
 from datamodules import DataError
 from zoo.files import ModelFileError
 
@@ -96,12 +93,7 @@ def open_run(folder: Path) -> FinishedRun:
         if seeds:
             advice = f"it holds the runs of several seeds, give one of them, such as {folder / seeds[0]}"
         raise UserError(f"{folder} has no {missing[0]}: {advice}")
-    try:
-        configuration = OmegaConf.load(folder / "config.yaml")
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"cannot read {folder / 'config.yaml'}: {error}") from error
-    if not isinstance(configuration, DictConfig) or "policy" not in configuration:
-        raise UserError(f"{folder / 'config.yaml'} is not the configuration of a run of `offsim train`")
+    configuration = configuration_of(folder, ["policy"])
     if configuration.task is None:
         raise UserError(
             f"{folder} is a run for a system that is no known task: there is no real task to put beside its simulator. "

@@ -23,8 +23,7 @@ def read_episodes(path: Path, layout: Layout) -> list[Episode]:
 
 def usual_interval(logs: Sequence[Log]) -> float:
     """Median time from one row of an episode to the next, over all logs; NaN if no times are told."""
-    found = [np.diff(log.times[rows]) for log in logs if log.times is not None for rows in log.episodes]
-    intervals = np.concatenate(found) if found else np.zeros(0)
+    intervals = np.concatenate([np.zeros(0), *(each for log in logs for each in log.intervals)])
     return float(np.median(intervals)) if len(intervals) else math.nan
 
 
@@ -44,7 +43,7 @@ def episodes_of(log: Log, interval: float) -> list[Episode]:
         states = actions = states & actions
     apart = [np.zeros(len(rows) - 1, dtype=bool) for rows in log.episodes]
     if log.times is not None:
-        apart = gaps(log.path, log.times, log.episodes, interval)
+        apart = gaps(log.path, log.intervals, interval)
     found: list[Episode] = []
     used = 0
     for index, (rows, gap) in enumerate(zip(log.episodes, apart, strict=True)):

@@ -77,19 +77,17 @@ def in_order(path: Path, times: Times, episodes: Sequence[Rows]) -> list[Rows]:
     return ordered
 
 
-def gaps(path: Path, times: Times, episodes: Sequence[Rows], usual: float) -> list[NDArray[np.bool_]]:
+def gaps(path: Path, intervals: Sequence[Times], usual: float) -> list[NDArray[np.bool_]]:
     """Whether each row of an episode but the last is followed after another time than the usual one, ``(T - 1,)``.
 
     Args:
         path: of the file.
-        times: of all its rows.
-        episodes: rows of each, in the order of time.
+        intervals: times from one row of each of its episodes to the next, ``(T - 1,)`` each.
         usual: time from one row to the next where none is missing.
 
     Raises:
         UserError: if intervals are of all lengths, so that a row is no step.
     """
-    intervals = [np.diff(times[rows]) for rows in episodes]
     uneven = [(own > GAP * usual) | (own < usual / GAP) for own in intervals]
     every, others = np.concatenate(intervals), np.concatenate(uneven)
     if others.sum() > max(FEW_GAPS * len(every), 2) or others.sum() > 0.5 * len(every):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from app.configuration import STAGES, comparable
@@ -46,6 +48,27 @@ def holds_another(configuration: DictConfig, folder: Path) -> bool:
     except (YAMLError, OSError, UnicodeDecodeError):  # damaged, so nobody knows whose it is
         return True
     return _read_by_stages(found) != _read_by_stages(configuration)
+
+
+def configuration_of(folder: Path, needed: Sequence[str], advice: str = "") -> DictConfig:
+    """The configuration of a run.
+
+    Args:
+        folder: of the run.
+        needed: settings or groups that it has to have.
+        advice: what to do if there is none.
+
+    Raises:
+        UserError: if it cannot be read, or is none of a run.
+    """
+    path = folder / "config.yaml"
+    try:
+        found = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"cannot read {path}: {error}{advice}") from error
+    if not isinstance(found, DictConfig) or any(found.get(name) is None for name in needed):
+        raise UserError(f"{path} is not the configuration of a run of `offsim train`")
+    return found
 
 
 def _read_by_stages(configuration: Any) -> dict[Any, Any]:

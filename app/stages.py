@@ -41,7 +41,7 @@ MODELS = ("simulator", "cloned_policy")  # settings that name files of models
 OF_THE_RUN = ("snapshots", "snapshot_every")  # settings in checkpoints of `offsim train`: others leave its folder alone
 
 
-def _found(settings: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
+def _with_models_beside(settings: dict[str, Any], checkpoint: Path) -> dict[str, Any]:
     """Settings of a checkpoint whose models are looked for beside it, if they are no longer where they were.
 
     Args:
@@ -99,7 +99,7 @@ class StageCLI(LightningCLI):
                 f"{path} is no checkpoint of one stage and one seed: name one that `offsim fit` wrote, or last.ckpt in "
                 "the folder of a stage of `offsim train`"
             )
-        model = {"class_path": method, "init_args": _found(settings, Path(path))}
+        model = {"class_path": method, "init_args": _with_models_beside(settings, Path(path))}
         try:
             self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
         except ArgumentError as error:

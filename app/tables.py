@@ -92,6 +92,11 @@ class Log:
         steps[[rows[-1] for rows in self.episodes]] = self.following is not None
         return steps
 
+    @property
+    def intervals(self) -> list[Times]:
+        """Times from one row of each episode to the next, ``(T - 1,)`` each; none if no times are told."""
+        return [] if self.times is None else [np.diff(self.times[rows]) for rows in self.episodes]
+
     def where(self, episode: int) -> str:
         """Name of an episode, in words."""
         return f"{self.path}, episode {self.names[episode]}" if self.layout.episode else str(self.path)

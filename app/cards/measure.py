@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from app.cards.contenders import POLICY, contenders
-from app.cards.model_figures import detection, finite, model_figures
+from app.cards.model_figures import detection, ends_figures, finite, model_figures
 from app.evaluate import check_fit
 from app.progress import progress
 from app.recorded_rewards import rank_correlation, raw_rewards
@@ -22,7 +22,6 @@ from lit_modules.diagnostics import spread
 from zoo import Policy, Simulator
 from zoo.episodes import Episode, run_episodes
 from zoo.tasks import Task
-from zoo.termination import LearnedTermination
 
 SIMULATED_EPISODES = 40  # of each contender
 ROWS = 20_000  # transitions behind rank correlations of the reward
@@ -136,11 +135,7 @@ def _return_correlations(returns: Mapping[str, Mapping[str, float]]) -> dict[str
 @torch.no_grad()
 def _terminations(simulator: Simulator, task: Task, tables: Sequence[TensorDict]) -> dict[str, Any]:
     following, real = (torch.cat([table["next", name] for table in tables]) for name in ("observation", "terminated"))
-    found: dict[str, Any] = {
-        "ends": int(real.sum()),
-        "learned": isinstance(simulator.termination, LearnedTermination),
-        "simulator": detection(simulator.termination(following), real),
-    }
+    found = ends_figures(simulator, simulator.termination(following), real)
     if task.termination is not None:
         found["rule"] = detection(task.termination(following), real)
     return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from lit_modules.diagnostics import INTERVALS, no_change_errors, one_step_errors, open_loop_errors
 from zoo import Simulator
 from zoo.envs.episodes import Episodes
+from zoo.termination import LearnedTermination
 
 STEPS = (1, 5, 20, 50, 100)  # after which open-loop errors are taken
 BATCHES = (1, 256, 10_000)  # rows of timed steps
@@ -45,6 +46,24 @@ def model_figures(simulator: Simulator, tables: Mapping[str, TensorDict]) -> dic
         },
         "coverage": {name: _coverage(simulator, table) for name, table in tables.items()},
         "milliseconds": {str(rows): _milliseconds(simulator, rows) for rows in BATCHES},
+    }
+
+
+def ends_figures(simulator: Simulator, predicted: Tensor, real: Tensor) -> dict[str, Any]:
+    """What is known of a Simulator's ends, as JSON.
+
+    Args:
+        simulator: whose.
+        predicted: whether it ends each of some transitions, ``(N,)`` bool.
+        real: whether they ended, ``(N,)`` bool.
+
+    Returns:
+        ``ends``, how many did; ``learned``, whether the Simulator's are; ``simulator``: see :func:`detection`.
+    """
+    return {
+        "ends": int(real.sum()),
+        "learned": isinstance(simulator.termination, LearnedTermination),
+        "simulator": detection(predicted, real),
     }
 
 

@@ -14,7 +14,7 @@ from scipy.stats import mannwhitneyu
 from tensordict import TensorDict
 from torch import Tensor
 
-from app.cards.model_figures import detection, finite, model_figures
+from app.cards.model_figures import ends_figures, finite, model_figures
 from app.errors import UserError
 from app.model_quality import drawn_roll_out, feature_names
 from app.pipeline import make_data
@@ -24,7 +24,6 @@ from datamodules import TransitionDataModule
 from datamodules.checks import check_names
 from lit_modules.diagnostics import open_loop_differences, spread
 from zoo import Policy, Simulator, get_task
-from zoo.termination import LearnedTermination
 from zoo.transition import TransitionModel
 
 DEMONSTRATIONS, OTHERS = "held-out demonstrations", "held-out other data"
@@ -241,11 +240,7 @@ def _terminations(simulator: Simulator, tables: Sequence[TensorDict]) -> dict[st
     parts = [part["next"] for table in tables for part in table.split(ROWS)]
     predicted = torch.cat([simulator.termination(part["observation"]) for part in parts])
     ended = torch.cat([part["terminated"] for part in parts])
-    return {
-        "ends": int(ended.sum()),
-        "learned": isinstance(simulator.termination, LearnedTermination),
-        "simulator": detection(predicted, ended),
-    }
+    return ends_figures(simulator, predicted, ended)
 
 
 def _preference(simulator: Simulator, tables: Mapping[str, TensorDict]) -> float | None:

@@ -11,7 +11,7 @@ from app.data_checks.recording import Array, Recorded, Transitions
 from datamodules.sources import Source
 
 APART = 1.0  # gap between what a feature is in some episodes and in all others, in the wider of both ranges
-LARGER = 20.0  # how many times as large a feature at least is in some episodes as in all others, and
+LARGER = 20.0  # how many times as large the least of some episodes has to be as the largest of all others
 UNITS = (57.3, 60.0, 100.0, 1e3, 3600.0, 1e6)  # degrees, minutes, per cent, milli or kilo, hours, micro or mega
 NEAR = 1.25  # times what a feature is larger by may differ from these
 MOVING = 0.9  # share of the steps at which a feature changes that is called always
@@ -37,12 +37,16 @@ def sensors(source: Source, episodes: Sequence[Recorded], rows: Transitions) -> 
 
 def _units(source: Source, episodes: Sequence[Recorded]) -> Iterator[Finding]:
     for kind in ("observation", "action"):
-        tables = [getattr(episode, f"{kind}s") for episode in episodes]
-        low, high = (np.array([reduced(table, axis=0) for table in tables]) for reduced in (np.min, np.max))
+        low, high = _ranges([getattr(episode, f"{kind}s") for episode in episodes])
         for feature in np.flatnonzero((high > low).mean(axis=0) > 0.5):  # others are settings of an episode
             text = _apart(low[:, feature], high[:, feature]) or _larger(low[:, feature], high[:, feature])
             if text:
                 yield Finding("other units", NOTE, f"{kind} feature {source.feature(kind, int(feature))} {text}")
+
+
+def _ranges(tables: Sequence[Array]) -> tuple[Array, Array]:
+    """Least and largest value of each feature in each episode, ``(E, D)`` each."""
+    return np.array([table.min(axis=0) for table in tables]), np.array([table.max(axis=0) for table in tables])
 
 
 def _apart(low: Array, high: Array) -> str | None:
@@ -97,9 +101,8 @@ def _hanging(source: Source, episodes: Sequence[Recorded]) -> Iterator[Finding]:
     # Of an upper quartile of episodes, as a sensor may hang in every second one
     moving = np.quantile([(change != 0.0).mean(axis=0) for change in changes], 0.75, axis=0) >= MOVING
     usual = np.quantile([change.mean(axis=0) for change in changes], 0.75, axis=0)
-    limits = [
-        reduced([reduced(each.observations, axis=0) for each in episodes], axis=0) for reduced in (np.min, np.max)
-    ]
+    low, high = _ranges([episode.observations for episode in episodes])
+    least, largest = low.min(axis=0), high.max(axis=0)
     hung: dict[str, list[tuple[int, int, int]]] = {}
     for feature in np.flatnonzero(moving):
         others = moving & (np.arange(len(moving)) != feature)
@@ -109,7 +112,7 @@ def _hanging(source: Source, episodes: Sequence[Recorded]) -> Iterator[Finding]:
             if length < STILL or not others.any():
                 continue
             gone_on = np.median(change[start : start + length].mean(axis=0)[others] / usual[others])
-            at_limit = episode.observations[start, feature] in (limits[0][feature], limits[1][feature])
+            at_limit = episode.observations[start, feature] in (least[feature], largest[feature])
             if gone_on > GOES_ON and not at_limit:  # else all came to rest, or it measures no more than this
                 found.append((length, episode.number, start))
         if 0 < len(found) <= 0.5 * len(episodes):  # what is usual is no fault

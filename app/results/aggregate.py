@@ -80,9 +80,7 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 finished=len(own),
                 planned=len(experiment.seeds),
                 mean=mean(returns),
-                error=error_of_mean(errors)
-                if len(errors := values(own, "policy_standard_error")) == len(own)
-                else math.nan,
+                error=error_of_mean(of_all(own, "policy_standard_error")),
                 expert=mean(values(own, "expert_mean")),
                 expert_error=mean(values(own, "expert_standard_error")),
                 minimum=float(returns.min()) if len(returns) else math.nan,
@@ -91,8 +89,7 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 share_middle=middle,
                 interval=(interval[0], interval[1]),
                 alone=mean(values(own, "policy_alone_mean")),
-                # Of all seeds or of none: others were shown other episodes
-                demonstrated=mean(told) if len(told := values(own, "demonstrated_mean")) == len(own) else math.nan,
+                demonstrated=mean(of_all(own, "demonstrated_mean")),
                 cloned=mean(values(own, "behaviour_cloning_mean")),
                 promised=mean(values(own, "simulator_return")),
                 paid=mean(values(own, "real_learned_return")),
@@ -111,6 +108,12 @@ def matching(rows: Sequence[Row], task: str, variant: str, demonstrations: int) 
 def values(rows: Sequence[Row], name: str) -> Any:
     """A figure of each row that has it, ``(N,)``."""
     return np.array([row[name] for row in rows if row.get(name) is not None], dtype=np.float64)
+
+
+def of_all(rows: Sequence[Row], name: str) -> Any:
+    """A figure of each row, ``(N,)``, or nothing if one lacks it: of the others it would say something else."""
+    found = values(rows, name)
+    return found if len(found) == len(rows) else found[:0]
 
 
 def mean(found: Any) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from app.configuration import flat
 from app.errors import UserError
 from app.experiments.goals import Goal
 from app.experiments.grid import Experiment, Run
@@ -79,7 +80,7 @@ def _facts(evidence: Evidence, command: str) -> str:
     lines.append(f"- finished: {len(found)} of {len(evidence.states)} runs")
     lines.append(f"- cost of these: {hours(evidence.seconds())} of computing, stages that runs share counted once")
     for base, replaced in evidence.experiment.replaced.items():
-        lines.append(f"- budget {evidence.experiment.budget}, which sets {', '.join(_flat(replaced))} in `{base}`")
+        lines.append(f"- budget {evidence.experiment.budget}, which sets {', '.join(_words(replaced))} in `{base}`")
     used = {(row["role"], row["id"], row["sha256"]) for origin in found for row in origin["data"]}
     lines += [f"- {role} data: `{name}`, SHA-256 {sha[:12]}" for role, name, sha in sorted(used, reverse=True)]
     versions = sorted(
@@ -121,17 +122,13 @@ def _goal_row(goal: Goal, result: Aggregate, share: float, wanted: float) -> lis
 
 
 def _variants(experiment: Experiment) -> str:
-    rows = [[name, ", ".join(_flat(settings)) or "nothing"] for name, settings in experiment.variants.items()]
+    rows = [[name, ", ".join(_words(settings)) or "nothing"] for name, settings in experiment.variants.items()]
     return "## What each variant changes\n\n" + table(["variant", "settings"], rows)
 
 
-def _flat(settings: dict[str, Any], prefix: str = "") -> list[str]:
+def _words(settings: dict[str, Any]) -> list[str]:
     """``{a: {b: 1}} -> ['`a.b: 1`']``."""
-    words: list[str] = []
-    for key, value in settings.items():
-        inside = isinstance(value, dict) and value
-        words += _flat(value, f"{prefix}{key}.") if inside else [f"`{prefix}{key}: {json.dumps(value)}`"]
-    return words
+    return [f"`{key}: {json.dumps(value)}`" for key, value in flat(settings).items()]
 
 
 def _unfinished(evidence: Evidence) -> str:
