@@ -48,6 +48,8 @@ LOOSENING = ("loosened_hold", "judged_episodes")  # likewise, where no hold is l
 def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
     """Settings as a run of before would have had them, to tell whether two runs are the same."""
     kept = _without(settings, LATER)
+    if isinstance(data := kept.get("data"), Mapping):
+        kept["data"] = {**data, **_as_written(data)}
     for stage, later in LATER_OF_MODELS.items():
         if (kept.get(stage) or {}).get("model"):
             model = _without(kept[stage]["model"], later)
@@ -65,6 +67,14 @@ def flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
         inside = isinstance(value, Mapping) and value
         found |= flat(value, f"{prefix}{key}.") if inside else {f"{prefix}{key}": value}
     return found
+
+
+def _as_written(data: Mapping[Any, Any]) -> dict[str, Any]:
+    """Ids of datasets as the shipped experiments write them: one expert without a list, diverse data in one."""
+    expert, diverse = data.get("expert"), data.get("diverse")
+    return ({"expert": expert[0]} if isinstance(expert, list) and len(expert) == 1 else {}) | (
+        {"diverse": [diverse]} if isinstance(diverse, str) else {}
+    )
 
 
 def _without(settings: dict[Any, Any], unchanging: dict[str, Any]) -> dict[Any, Any]:

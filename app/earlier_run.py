@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from app.configuration import comparable, flat
 from app.errors import UserError
 from app.experiments.shared import SharedStage, shared_stages_of
-from app.run_folder import configuration_of, is_finished
+from app.run_folder import configuration_of, is_finished, rate_factors
 from datamodules.sources import data_facts, resolve
 
 
@@ -53,6 +53,8 @@ def _why_not(stage: SharedStage, other: SharedStage | None, earlier: Path) -> st
         return f"its {name} is not finished"
     if not (earlier / stage.name).is_dir():
         return f"the folder of its {name} is gone"
+    if stage.name in (slower := rate_factors(earlier)):
+        return f"its {name} diverged and ended at {slower[stage.name]:g} times its learning rates (--retries)"
     mine, theirs = (flat(comparable(each.settings)) for each in (stage, other))
     key = next((key for key in mine | theirs if mine.get(key) != theirs.get(key)), None)
     if key is None:

@@ -22,7 +22,7 @@ from app.own_system import evaluate_in_simulator, table
 from app.recorded_rewards import reward_rank_correlation
 from app.report import NOT_JOINED, write_report
 from app.reward_histograms import write_reward_histograms
-from app.run_folder import devices, finished_stages, shared_stages, write_whole
+from app.run_folder import devices, finished_stages, rate_factors, shared_stages, write_whole
 from app.statistics import summarize_returns
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
@@ -51,6 +51,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         "trained_on": ", ".join(sorted(set(devices(folder).values()))) or None,
         "stages": stages,
         "shared_stages": shared_stages(folder),
+        **({"rate_factors": slower} if (slower := rate_factors(folder)) else {}),
         **facts,
         **evaluation,
     }

@@ -17,7 +17,7 @@ from app.configuration import STAGES, comparable
 from app.errors import UserError
 
 NOTED = "stages.json"
-SHARED, DEVICES = "shared", "devices"  # keys in it beside those of the stages
+SHARED, DEVICES, RATES = "shared", "devices", "rate_factors"  # keys in it beside those of the stages
 
 
 def claim_folder(configuration: DictConfig, folder: Path) -> None:
@@ -85,7 +85,7 @@ def finished_stages(folder: Path) -> dict[str, float]:
     Raises:
         UserError: if the file that says so is damaged.
     """
-    return {name: seconds for name, seconds in _noted(folder).items() if name not in (SHARED, DEVICES)}
+    return {name: seconds for name, seconds in _noted(folder).items() if name not in (SHARED, DEVICES, RATES)}
 
 
 def is_finished(folder: Path, stage: str) -> bool:
@@ -103,8 +103,18 @@ def devices(folder: Path) -> dict[str, str]:
     return dict(_noted(folder).get(DEVICES, {}))
 
 
+def rate_factors(folder: Path) -> dict[str, float]:
+    """Stages that diverged and went on slower (``--retries``), and the share of their learning rates that was left."""
+    return dict(_noted(folder).get(RATES, {}))
+
+
 def note_stage(
-    folder: Path, name: str, seconds: float, shared: str | None = None, device: torch.device | str | None = None
+    folder: Path,
+    name: str,
+    seconds: float,
+    shared: str | None = None,
+    device: torch.device | str | None = None,
+    rate_factor: float = 1.0,
 ) -> None:
     """Record that a stage of a run is done.
 
@@ -114,12 +124,15 @@ def note_stage(
         seconds: that it took.
         shared: name of the folder it was trained in for several runs.
         device: what it was trained on.
+        rate_factor: share of its learning rates that it ended with.
     """
     noted = {**_noted(folder), name: round(seconds, 1)}
     if shared is not None:
         noted[SHARED] = {**noted.get(SHARED, {}), name: shared}
     if device is not None:
         noted[DEVICES] = {**noted.get(DEVICES, {}), name: _name_of(device)}
+    if rate_factor != 1.0:
+        noted[RATES] = {**noted.get(RATES, {}), name: rate_factor}
     write_whole(folder / NOTED, json.dumps(noted))
 
 

@@ -171,4 +171,5 @@ def train_stage(configuration: DictConfig, folder: Path, name: str, retries: int
             say(f"{error} Now once more from that checkpoint, at {rate_factor:g} times the learning rates.")
     if trainer.is_global_zero:
         save_learned(module.cpu(), data, folder / f"{name}.safetensors")
-        note_stage(folder, name, time.perf_counter() - before, device=trainer.strategy.root_device)
+        seconds, device = time.perf_counter() - before, trainer.strategy.root_device
+        note_stage(folder, name, seconds, device=device, rate_factor=module.rate_factor)

@@ -44,7 +44,11 @@ def drawn(evidence: Evidence) -> dict[str, Figure]:
         shown = [label for label in labelled if any(kept[task, label] for task in tasks)]
         rewards = {
             f"{task}\n{when} training": {
-                label: {kind: np.array(numbers) for kind, numbers in ((kept[task, label] or {}).get(when, {})).items()}
+                label: {
+                    kind: np.array(finite)
+                    for kind, numbers in ((kept[task, label] or {}).get(when, {})).items()
+                    if (finite := [number for number in numbers if number is not None])
+                }
                 for label in shown
             }
             for task, when in product(tasks, ("before", "after"))

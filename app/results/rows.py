@@ -73,12 +73,13 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
 
 
 def thinned(histograms: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
-    """At most ``HISTOGRAM_VALUES`` of each list, evenly spaced by rank, with four digits."""
+    """At most ``HISTOGRAM_VALUES`` finite ones of each list, evenly spaced by rank, with four digits."""
 
     def fewer(values: list[float]) -> list[float]:
-        if len(values) <= HISTOGRAM_VALUES:
-            return values
-        ordered = sorted(value for value in values if value is not None and math.isfinite(value))
+        finite = [value for value in values if value is not None and math.isfinite(value)]
+        if len(finite) <= HISTOGRAM_VALUES:
+            return finite
+        ordered = sorted(finite)
         return [float(f"{ordered[place]:.4g}") for place in evenly_spaced(len(ordered), HISTOGRAM_VALUES).tolist()]
 
     return {when: {kind: fewer(values) for kind, values in kinds.items()} for when, kinds in histograms.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_retry_goes_on_from_the_last_checkpoint_at_half_the_rates(
     assert seen == [(100, 1.0), (100, 0.5)]  # both from the checkpoint of 50 updates
     checkpoint = torch.load(tmp_path / "run" / "policy" / "last.ckpt", weights_only=True)
     assert checkpoint["rate_factor"] == 0.5  # which an interruption keeps
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["rate_factors"] == {"policy": 0.5}
     rates = [group["lr"] for group in checkpoint["optimizer_states"][0]["param_groups"]]
     whole = checkpoint["hyper_parameters"]["critic_learning_rate"]
     assert rates[1] == pytest.approx(0.5 * whole)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from app import main as command
+from app.run_folder import note_stage
 
 MODELS = ("behaviour_cloning.safetensors", "simulator.safetensors")
 
@@ -41,6 +42,26 @@ def test_a_stage_with_other_settings_is_trained_anew(
     assert "its simulator has simulator.model.l2_weight: 0.001, where this run has 0.5" in said
     assert (out / MODELS[0]).read_bytes() == (finished / MODELS[0]).read_bytes()
     assert (out / MODELS[1]).read_bytes() != (finished / MODELS[1]).read_bytes()
+
+
+def test_a_stage_that_ended_slower_than_asked_for_is_trained_anew(
+    tiny: list[str], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = shutil.copytree(finished, tmp_path / "earlier")
+    note_stage(earlier, "simulator", 1.0, rate_factor=0.25)
+    words = [*tiny, "--stages=[behaviour_cloning,simulator]", f"--out={tmp_path / 'run'}", f"--stages-of={earlier}"]
+    assert command.main(words) == 0
+    said = capsys.readouterr().out
+    assert "its simulator diverged and ended at 0.25 times its learning rates (--retries)" in said
+    assert "simulator: 100 updates" in said and f"behaviour cloning: that of {earlier}" in said
+
+
+def test_one_dataset_is_the_same_in_a_list_and_alone(
+    tiny: list[str], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--data.expert=[tiny/hopper/expert-v0]", "--data.diverse=tiny/hopper/other-v0", "--policy.updates=50"]
+    assert command.main([*tiny, *words, f"--out={tmp_path / 'run'}", f"--stages-of={finished}"]) == 0
+    assert "trained anew" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -253,18 +253,22 @@ def test_other_kinds_of_page(page: str, line: str, images: set[str], tmp_path: P
 
 
 def test_the_json_of_a_page_is_json_whatever_was_measured(tmp_path: Path) -> None:
-    experiment, out = make(tmp_path)
+    experiment, out = make(tmp_path, "ablation", tasks=("hopper",))
+    run = out / "hopper/good/demonstrations10/seed1"
     rewards = {"before": {"expert": [1.0, float("nan")]}, "after": {"expert": [float("inf")]}}
-    (out / "hopper/good/demonstrations10/seed1/reward_histograms.json").write_text(json.dumps(rewards))
+    (run / "reward_histograms.json").write_text(json.dumps(rewards))
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["curve"][-1]["simulator_return"] = float("inf")
+    (run / "metrics.json").write_text(json.dumps(metrics))
     write_page(experiment, out, "offsim experiment duel", "", tmp_path / "page")
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
     rows = json.loads((tmp_path / "page" / "duel.json").read_text(), parse_constant=refuse)
-    assert {"before": {"expert": [1.0, None]}, "after": {"expert": [None]}} in [
-        row.get("reward_histograms") for row in rows
-    ]
+    (row,) = (row for row in rows if "reward_histograms" in row)
+    assert row["reward_histograms"] == {"before": {"expert": [1.0]}, "after": {"expert": []}}
+    assert row["simulator_return"] is None
 
 
 def test_the_json_of_a_page_keeps_as_much_of_histograms_as_is_drawn(tmp_path: Path) -> None:
