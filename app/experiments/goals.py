@@ -9,7 +9,7 @@ from typing import Any
 from app.errors import UserError
 
 STATISTICS = ("mean", "min", "interquartile_mean")
-KEYS = ("variant", "task", "demonstrations", "statistic", "share_of_expert", "better_than")
+KEYS = ("variant", "task", "demonstrations", "statistic", "share_of_expert", "not_below")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Goal:
         demonstrations: likewise.
         statistic: over seeds, one of ``STATISTICS``.
         share_of_expert: the least share, 1 being the expert's return; or else
-        better_than: the variant whose share is to be exceeded.
+        not_below: the variant whose share is to be reached.
     """
 
     variant: str
@@ -30,7 +30,7 @@ class Goal:
     demonstrations: int | None = None
     statistic: str = STATISTICS[0]
     share_of_expert: float | None = None
-    better_than: str | None = None
+    not_below: str | None = None
 
 
 def read_goals(value: Any, tasks: Sequence[str], variants: Sequence[str], demonstrations: Sequence[int]) -> list[Goal]:
@@ -45,7 +45,7 @@ def read_goals(value: Any, tasks: Sequence[str], variants: Sequence[str], demons
         raise UserError("goals must be a list such as `- {variant: NAME, share_of_expert: 0.9}`")
     known = {
         "variant": variants,
-        "better_than": variants,
+        "not_below": variants,
         "task": tasks,
         "demonstrations": demonstrations,
         "statistic": STATISTICS,
@@ -57,8 +57,8 @@ def read_goals(value: Any, tasks: Sequence[str], variants: Sequence[str], demons
         for key, choices in known.items():
             if key in goal and goal[key] not in choices:
                 raise UserError(f"goal {goal}: {key} must be one of {', '.join(map(str, choices))}")
-        if "variant" not in goal or ("share_of_expert" in goal) == ("better_than" in goal):
-            raise UserError(f"goal {goal}: name a variant, and either share_of_expert or better_than")
+        if "variant" not in goal or ("share_of_expert" in goal) == ("not_below" in goal):
+            raise UserError(f"goal {goal}: name a variant, and either share_of_expert or not_below")
         share = goal.get("share_of_expert", 0.0)
         if isinstance(share, bool) or not isinstance(share, int | float):
             raise UserError(f"goal {goal}: share_of_expert must be a number, 1 being the expert's return")

@@ -130,7 +130,7 @@ def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, flo
     """A goal on each task and number of demonstrations that it is about; of two variants over the seeds that both have.
 
     Returns:
-        The variant's aggregate, its share of the expert, and the share that it should reach or exceed.
+        The variant's aggregate, its share of the expert, and the share that it should reach.
     """
     judged = []
     for result in results:
@@ -143,7 +143,7 @@ def judge(goal: Goal, results: Sequence[Aggregate]) -> list[tuple[Aggregate, flo
                 other
                 for other in results
                 if (other.task, other.demonstrations, other.variant)
-                == (result.task, result.demonstrations, goal.better_than)
+                == (result.task, result.demonstrations, goal.not_below)
             )
             shares = {seed: share for seed, share in shares.items() if seed in rival.shares}
             wanted = _statistic([rival.shares[seed] for seed in shares], goal.statistic)

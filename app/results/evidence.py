@@ -11,7 +11,7 @@ from app.experiments.grid import Experiment, Run
 from app.experiments.schedule import STAGES_FOLDER
 from app.experiments.state import State, state_of
 from app.results.aggregate import Aggregate, aggregate, matching
-from app.results.rows import Row, kept_rows, read_row
+from app.results.rows import SAME_AS, Row, kept_rows, read_row
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,11 @@ class Evidence:
         return next((row["reward_histograms"] for row in own if "reward_histograms" in row), None)
 
     def seconds(self) -> float:
-        """What the finished runs took, each shared stage counted once."""
+        """What the finished runs took, each shared stage counted once, as are runs that stand in two variants."""
         own, shared = 0.0, dict[str, float]()
         for row in self.rows:
+            if SAME_AS in row["run"]:
+                continue
             stages, folders = row["run"]["stages"], row["run"].get("shared_stages", {})
             own += row["wall_seconds"] - sum(stages[stage] for stage in folders)
             shared |= {folder: stages[stage] for stage, folder in folders.items()}

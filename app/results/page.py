@@ -108,14 +108,11 @@ def _goals(evidence: Evidence) -> str:
 
 def _goal_row(goal: Goal, result: Aggregate, share: float, wanted: float) -> list[str]:
     statistic = goal.statistic.replace("_", " ")
-    target = (
-        f"better than {goal.better_than}" if goal.better_than else f"at least {percent(goal.share_of_expert or 0.0)}"
-    )
-    met = share > wanted if goal.better_than else share >= wanted
+    target = f"not below {goal.not_below}" if goal.not_below else f"at least {percent(goal.share_of_expert or 0.0)}"
     if math.isnan(share) or math.isnan(wanted):
         outcome = "open"
     else:
-        outcome = "met" if met else f"missed by {percent(wanted - share).removesuffix('%')} points"
+        outcome = "met" if share >= wanted else f"missed by {percent(wanted - share).removesuffix('%')} points"
     seeds = f"{result.finished} of {result.planned}"
     words = f"{statistic} of {goal.variant} {target}"
     return [words, result.task, format_number(result.demonstrations), percent(share), outcome, seeds]

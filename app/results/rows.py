@@ -19,6 +19,7 @@ STEPS = (1, 50)  # open-loop steps that are reported
 COVERAGES = (0.5, 0.9)  # central intervals whose observed coverage is reported
 ORIGIN = ("data", "versions", "trained_on", "stages", "shared_stages")  # kept of where a row's figures come from
 HISTOGRAM_VALUES = 500
+SAME_AS = "same_as"  # in a row's ``run``: the variant of which it is a copy, as both settings train the same
 LOGGED = ("one_step", "open_loop")  # held-out errors that the simulator stage logs, also before its game
 
 

@@ -184,7 +184,7 @@ def test_selections_add_up(load: Write) -> None:
         ),
         ({"page": "fancy"}, "unknown page 'fancy': choose one of headline, ablation, simulator"),
         ({"goals": [{"variant": "nobody", "share_of_expert": 1}]}, "variant must be one of plain"),
-        ({"goals": [{"variant": "plain"}]}, "either share_of_expert or better_than"),
+        ({"goals": [{"variant": "plain"}]}, "either share_of_expert or not_below"),
         ({"goals": [{"variant": "plain", "share": 1}]}, "unknown key 'share'"),
     ],
 )
@@ -194,10 +194,10 @@ def test_mistakes_are_refused(changes: dict[str, Any], message: str, load: Write
 
 
 def test_goals_are_read(load: Write) -> None:
-    goals = [{"variant": "plain", "share_of_expert": 0.9, "task": "ant"}, {"variant": "plain", "better_than": "long"}]
+    goals = [{"variant": "plain", "share_of_expert": 0.9, "task": "ant"}, {"variant": "plain", "not_below": "long"}]
     assert load(goals=goals).goals == [
         Goal("plain", task="ant", share_of_expert=0.9),
-        Goal("plain", better_than="long"),
+        Goal("plain", not_below="long"),
     ]
 
 

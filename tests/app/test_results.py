@@ -27,7 +27,7 @@ RETURNS = {"good": {0: 1900.0, 1: 1700.0, 2: 1200.0}, "bad": {0: 400.0, 1: 600.0
 GOALS = [
     {"variant": "good", "share_of_expert": 0.75},
     {"variant": "good", "share_of_expert": 0.75, "statistic": "min"},
-    {"variant": "good", "better_than": "bad"},
+    {"variant": "good", "not_below": "bad"},
     {"variant": "bad", "share_of_expert": 0.5, "task": "ant"},
 ]
 
@@ -208,7 +208,7 @@ def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> Non
         "| 25.0% [20.0%, 30.0%] | – | 30 / 20 | 2 of 3 |",
         "| mean of good at least 75.0% | hopper | 10 | 80.0% | met | 3 of 3 |",
         "| min of good at least 75.0% | hopper | 10 | 60.0% | missed by 15.0 points | 3 of 3 |",
-        "| mean of good better than bad | hopper | 10 | 90.0% | met | 2 of 3 |",
+        "| mean of good not below bad | hopper | 10 | 90.0% | met | 2 of 3 |",
         "Of 7 goals 4 are about runs of which none is finished.",
         "| bad | `policy.updates: 3` |",
         "- hopper/bad/demonstrations10/seed2: FloatingPointError: loss is not finite",
@@ -323,6 +323,17 @@ def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> No
     ):
         assert line in text, line
     assert gather(experiment, out, [tmp_path / "duel.json"]).reward_histograms("hopper", "good", 10) == rewards
+
+
+def test_a_run_that_stands_in_two_variants_costs_once(tmp_path: Path) -> None:
+    experiment, out = make(tmp_path)
+    write_page(experiment, out, "offsim experiment duel", "", tmp_path)
+    rows = json.loads((tmp_path / "duel.json").read_text())
+    shutil.rmtree(out / "hopper" / "good")
+    rows[0]["run"]["same_as"] = "bad"
+    (tmp_path / "duel.json").write_text(json.dumps(rows))
+    text = write_page(experiment, out, "offsim experiment duel", "", tmp_path).read_text()
+    assert "- finished: 5 of 12 runs" in text and "- cost of these: 45.0 minutes" in text  # 600 seconds of its own less
 
 
 def test_runs_of_another_page_count_where_settings_are_the_same(tmp_path: Path) -> None:
