@@ -70,8 +70,8 @@ class ClonedStart(PolicyRollOuts, ABC):
             share = earned / demonstrated * 1000.0 // 1.0 / 1000.0  # down, so that it does not read as what it is below
             warnings.warn(
                 f"the cloned policy has {share:.3f} of what the demonstrations have in the Simulator, "
-                f"less than {below:g} (loosen_below), so it fails there: the policy is held to it by {loosened:g} of "
-                "the usual weights (loosened_hold)",
+                f"less than {below:g} (loosen_below): the policy is held to it by {loosened:g} of the usual weights "
+                "(loosened_hold)",
                 stacklevel=2,
             )
         return dict(zip(figures, measured, strict=True))

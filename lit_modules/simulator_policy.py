@@ -74,8 +74,7 @@ class SimulatorPolicy(ClonedStart):
         loosen_below: share of the demonstrations' learned return (of their length, where the reward is yet to be
             learned) below which the cloned policy fails in the Simulator. What holds the learner to it is loosened
             then, learners from a replay buffer leave out pushes and the choice among next states, and the two policies
-            are joined only if that returns more there. ``None`` never loosens; 2 always does, as no policy has twice
-            what the demonstrations have.
+            are joined only if that returns more there. ``None`` never loosens, a number well above 1 always does.
         loosened_hold: share of the holds' weights that is left then.
         judged_episodes: episodes in the Simulator by which that is judged.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.

@@ -140,7 +140,7 @@ def attach(module: Any, optimizers: Any) -> None:
 
 def test_seeds_differ_in_what_holds_them(tmp_path: Path) -> None:
     learners: list[Any] = [module for module, _ in build(td3, tmp_path)]
-    with pytest.warns(UserWarning, match="fails there"):
+    with pytest.warns(UserWarning, match="loosen_below"):
         earned = [module.judge_cloned() for module in learners]
     assert [module.loosened for module in learners] == [False, False, True]
     assert all(len(each) == 2 for each in earned)
