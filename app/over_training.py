@@ -20,7 +20,8 @@ from lit_modules.hold import demonstrated_return
 from zoo import Policy
 from zoo.episodes import Episode
 
-SIMULATED_EPISODES = 20
+SIMULATED_EPISODES = 20  # of each policy on the way
+FULL_EPISODES = 100  # of the first and the last, of which verdicts and result pages speak
 TOGETHER = 6  # policies that are rolled out in one batch
 REWARD_ROWS = 10_000  # diverse rows of which the mean reward is taken
 
@@ -93,12 +94,16 @@ def measure_references(run: FinishedRun, coverage: Coverage) -> dict[str, Any]:
 
 def _simulated(run: FinishedRun) -> Iterator[tuple[int, Path, Policy, RollOut]]:
     """Every policy of a run with its update, its file and its episodes in the Simulator."""
-    files = list(run.policies().items())
-    for first in range(0, len(files), TOGETHER):
-        some = files[first : first + TOGETHER]
+    first, *between, last = run.policies().items()
+    parts = [between[place : place + TOGETHER] for place in range(0, len(between), TOGETHER)]
+    for episodes, some in (
+        (FULL_EPISODES, [first]),
+        *((SIMULATED_EPISODES, part) for part in parts),
+        (FULL_EPISODES, [last]),
+    ):
         policies = [Policy.load(path) for _, path in some]
         acts = [policy.act for policy in policies]
-        rolled = roll_outs(run.simulator, acts, SIMULATED_EPISODES, run.task.horizon)
+        rolled = roll_outs(run.simulator, acts, episodes, run.task.horizon)
         for (update, path), policy, simulated in zip(some, policies, rolled, strict=True):
             yield update, path, policy, simulated
 
@@ -108,8 +113,10 @@ def measure_policy(run: FinishedRun, coverage: Coverage, simulated: RollOut, rea
     assert simulated.uncertainty is not None
     doubt = (simulated.uncertainty * simulated.running).sum(dim=0) / simulated.lengths
     summary = summarize_episodes(real, run.seed, run.simulator.reward)
+    promised = simulated.returns(run.simulator.reward)
     row: dict[str, Any] = {
-        "simulator_return": float(simulated.returns(run.simulator.reward).mean()),
+        "simulator_return": float(promised.mean()),
+        "simulator_standard_error": float(promised.std()) / len(promised) ** 0.5,
         "real_learned_return": summary["learned_return"],
         "real_return": summary["mean"],
         "real_ci95": summary["ci95"],

@@ -39,6 +39,7 @@ class Aggregate:
         demonstrated: mean return of the episodes that these runs learned from.
         cloned: mean return of the cloned policies that these runs began with.
         promised: mean return in the Simulator at the end of training, in learned reward.
+        promised_error: standard error of that, as the number of simulated episodes leaves it.
         paid: mean return in the real task then, likewise.
         shares: of the expert's return, by seed.
     """
@@ -61,6 +62,7 @@ class Aggregate:
     demonstrated: float
     cloned: float
     promised: float
+    promised_error: float
     paid: float
     shares: dict[int, float]
 
@@ -92,6 +94,7 @@ def aggregate(experiment: Experiment, rows: Sequence[Row]) -> list[Aggregate]:
                 demonstrated=mean(of_all(own, "demonstrated_mean")),
                 cloned=mean(values(own, "behaviour_cloning_mean")),
                 promised=mean(values(own, "simulator_return")),
+                promised_error=error_of_mean(of_all(own, "simulator_standard_error")),
                 paid=mean(values(own, "real_learned_return")),
                 shares={row["seed"]: row["share_of_expert"] for row in own if row["share_of_expert"] is not None},
             )

@@ -48,7 +48,7 @@ def returns(evidence: Evidence) -> str:
     for result in finished:
         returned = [_with_error(result.expert, result.expert_error), _amount(result.demonstrated)]
         returned += [_amount(result.cloned), _with_error(result.mean, result.error)]
-        believed = [format_number(round(each, 0)) for each in (result.promised, result.paid)]
+        believed = [_with_error(round(result.promised, 0), result.promised_error), _amount(round(result.paid, 0))]
         low, high = (percent(bound) for bound in result.interval)
         rows.append(
             [

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from app import main as command
 from app.fixed_policies import _rank_correlation
 from app.report_diagnosis import read_diagnosis
+from app.rollouts import roll_out
 from zoo import ModelFileError, Policy, load
 from zoo.uncertainty import MEASURES
 
@@ -53,6 +54,17 @@ def test_every_run_is_diagnosed_when_it_is_finished(finished: Path) -> None:
     assert figures["measured"] == metrics["policy"]["mean"] and figures["expert"] == metrics["expert"]["mean"]
     assert figures["simulator_learned"] == last["simulator_return"]
     assert "Diagnosis" in (finished / "report.html").read_text()
+
+
+def test_the_promise_of_the_last_policy_rests_on_more_episodes_than_those_on_the_way(finished: Path) -> None:
+    rows = read(finished / "diagnose.json")["over_training"]
+    simulator = load(finished)
+    files = ("behaviour_cloning", "policy/snapshots/00000050", "policy")
+    for row, name, episodes in zip(rows, files, (100, 20, 100), strict=True):
+        policy = Policy.load(finished / f"{name}.safetensors")
+        returns = roll_out(simulator, policy.act, episodes, 1000).returns(simulator.reward)
+        assert row["simulator_return"] == pytest.approx(float(returns.mean()), rel=1e-4)
+        assert row["simulator_standard_error"] == pytest.approx(float(returns.std()) / episodes**0.5, rel=1e-3)
 
 
 def test_critics_are_compared_with_what_the_simulator_pays(finished: Path) -> None:

@@ -66,7 +66,7 @@ def make_run(experiment: Experiment, out: Path, name: str, returned: float, shar
         "reward_rank_correlation": {"expert": 0.4, "diverse": None},
         "curve": [
             {"update": 0, "simulator_return": 1.0, "real_learned_return": 2.0},
-            {"update": 9, "simulator_return": 30.0, "real_learned_return": 20.0},
+            {"update": 9, "simulator_return": 30.0, "simulator_standard_error": 3.0, "real_learned_return": 20.0},
         ],
         "verdict": "exploited",
     }
@@ -176,6 +176,7 @@ def test_rows_hold_what_each_run_found(tmp_path: Path) -> None:
         "policy_alone_mean": 1800.0,
         "share_of_expert": 0.95,
         "simulator_return": 30.0,
+        "simulator_standard_error": 3.0,
         "real_learned_return": 20.0,
         "wall_seconds": 700.0,
         "verdict": "exploited",
@@ -203,9 +204,9 @@ def test_the_page_says_what_was_found_and_what_is_missing(tmp_path: Path) -> Non
         "- cost of these: 55.0 minutes",
         "- expert data: `some/hopper/expert-v0`, SHA-256 ab12ab12ab12",
         "| 10 | hopper | good | 2,000 ± 30 | 1,800 | 1,000 | 1,600 ± 58 | 1,200 | 360.6 | 80.0% "
-        "| 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 | 3 of 3 |",
+        "| 80.0% [60.0%, 95.0%] | 1,500 | 30 ± 1.7 / 20 | 3 of 3 |",
         "| 10 | hopper | bad | 2,000 ± 30 | 1,800 | 1,000 | 500 | 400 | 141.4 | 25.0% "
-        "| 25.0% [20.0%, 30.0%] | – | 30 / 20 | 2 of 3 |",
+        "| 25.0% [20.0%, 30.0%] | – | 30 ± 2.1 / 20 | 2 of 3 |",
         "| mean of good at least 75.0% | hopper | 10 | 80.0% | met | 3 of 3 |",
         "| min of good at least 75.0% | hopper | 10 | 60.0% | missed by 15.0 points | 3 of 3 |",
         "| mean of good not below bad | hopper | 10 | 90.0% | met | 2 of 3 |",
@@ -317,7 +318,7 @@ def test_a_page_keeps_runs_that_were_carried_out_elsewhere(tmp_path: Path) -> No
         "- finished: 5 of 12 runs",
         "- cost of these: 55.0 minutes",
         "| 10 | hopper | good | 2,000 ± 30 | 1,800 | 1,000 | 1,600 ± 58 | 1,200 | 360.6 | 80.0% "
-        "| 80.0% [60.0%, 95.0%] | 1,500 | 30 / 20 | 3 of 3 |",
+        "| 80.0% [60.0%, 95.0%] | 1,500 | 30 ± 1.7 / 20 | 3 of 3 |",
         "- hopper/bad/demonstrations10/seed2: FloatingPointError: loss is not finite",
         "## Missing: 6 of 12 runs",
     ):
