@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ def make_loggers(folder: Path) -> list[Logger]:
         ContinuedCSVLogger(folder, name="", version=""),
         TensorBoardLogger(str(folder), name="", version="tensorboard"),
     ]
+
+
+def last_values(path: Path) -> dict[str, float]:
+    """The last finite value of every column of such a CSV file; empty if there is none."""
+    values: dict[str, float] = {}
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                for name, cell in row.items():
+                    if cell and math.isfinite(value := float(cell)):
+                        values[name] = value
+    return values
 
 
 class ContinuedCSVLogger(CSVLogger):

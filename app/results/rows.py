@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.experiments.grid import Run
+from app.loggers import last_values
 from app.statistics import standard_error
 from zoo.spacing import evenly_spaced
 
@@ -156,15 +156,3 @@ def _cloned_share(log: Path) -> float | None:
     logged = last_values(log)
     demonstrated = logged.get("train/cloned/demonstrated", 0.0)
     return logged["train/cloned/earned"] / demonstrated if demonstrated > 0.0 else None
-
-
-def last_values(path: Path) -> dict[str, float]:
-    """The last finite value of every column of a log of Lightning's; empty if there is none."""
-    values: dict[str, float] = {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                for name, cell in row.items():
-                    if cell and math.isfinite(value := float(cell)):
-                        values[name] = value
-    return values

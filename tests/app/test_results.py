@@ -15,11 +15,11 @@ from app import main as command
 from app.errors import UserError
 from app.experiments.grid import Experiment
 from app.experiments.reading import load_experiment
+from app.loggers import last_values
 from app.main import main
 from app.results.aggregate import aggregate, judge
 from app.results.evidence import gather
 from app.results.page import MARK, write_page
-from app.results.rows import last_values
 from app.run_folder import claim_folder
 
 # Returns of the policy by variant and seed; the expert returns 2000 on hopper
