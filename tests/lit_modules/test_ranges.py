@@ -54,7 +54,16 @@ def test_numbers_outside_are_refused(settings: dict[str, Any], message: str) -> 
 
 
 def test_words_nothing_and_numbers_inside_pass() -> None:
-    refuse_outside({"margin": "adaptive", "decay_updates": None, "gamma": 0.99, "push_share": 1, "loosen_below": 2.0, "unknown": -1.0})
+    refuse_outside(
+        {
+            "margin": "adaptive",
+            "decay_updates": None,
+            "gamma": 0.99,
+            "push_share": 1,
+            "loosen_below": 2.0,
+            "unknown": -1.0,
+        }
+    )
 
 
 def test_constructors_refuse_too() -> None:
