@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from app.experiments.grid import Run
+from app.held_back import cloned_share
 from app.loggers import last_values
 from app.statistics import standard_error
 from zoo.spacing import evenly_spaced
@@ -58,7 +59,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         "policy_standard_error": standard_error(last),
         "policy_alone_mean": metrics.get("policy_alone", {}).get("mean"),
         "share_of_expert": metrics["share_of_expert"],
-        "cloned_share_in_simulator": _cloned_share(folder / "policy" / "metrics.csv"),
+        "cloned_share_in_simulator": cloned_share(last_values(folder / "policy" / "metrics.csv")),
         "simulator_return": end.get("simulator_return"),
         "simulator_standard_error": end.get("simulator_standard_error"),
         "real_learned_return": end.get("real_learned_return"),
@@ -75,13 +76,12 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
 
 
 def thinned(histograms: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
-    """At most ``HISTOGRAM_VALUES`` finite ones of each list, evenly spaced by rank, with four digits."""
+    """At most ``HISTOGRAM_VALUES`` of each list, evenly spaced by rank, with four digits."""
 
     def fewer(values: list[float]) -> list[float]:
-        finite = [value for value in values if value is not None and math.isfinite(value)]
-        if len(finite) <= HISTOGRAM_VALUES:
-            return finite
-        ordered = sorted(finite)
+        if len(values) <= HISTOGRAM_VALUES:
+            return values
+        ordered = sorted(value for value in values if value is not None and math.isfinite(value))
         return [float(f"{ordered[place]:.4g}") for place in evenly_spaced(len(ordered), HISTOGRAM_VALUES).tolist()]
 
     return {when: {kind: fewer(values) for kind, values in kinds.items()} for when, kinds in histograms.items()}
@@ -150,9 +150,3 @@ def simulator_figures(folder: Path, metrics: Mapping[str, Any]) -> Row:
         found |= {f"inside_{round(100 * level)}_{data}": observed.get(level) for level in COVERAGES}
         found[f"reward_rank_{data}"] = ranks.get(data)
     return found
-
-
-def _cloned_share(log: Path) -> float | None:
-    logged = last_values(log)
-    demonstrated = logged.get("train/cloned/demonstrated", 0.0)
-    return logged["train/cloned/earned"] / demonstrated if demonstrated > 0.0 else None

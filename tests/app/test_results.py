@@ -268,7 +268,7 @@ def test_the_json_of_a_page_is_json_whatever_was_measured(tmp_path: Path) -> Non
 
     rows = json.loads((tmp_path / "page" / "duel.json").read_text(), parse_constant=refuse)
     (row,) = (row for row in rows if "reward_histograms" in row)
-    assert row["reward_histograms"] == {"before": {"expert": [1.0]}, "after": {"expert": []}}
+    assert row["reward_histograms"] == {"before": {"expert": [1.0, None]}, "after": {"expert": [None]}}
     assert row["simulator_return"] is None
 
 
