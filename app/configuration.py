@@ -38,11 +38,11 @@ STAGES = ("behaviour_cloning", "simulator", "policy")
 LATER = {"matmul_precision": "highest"}
 LATER_OF_MODELS: dict[str, dict[str, Any]] = {
     "simulator": {"forecast_updates": 0},
-    "policy": {"value_unit": None, "aggregation": None, "loosen_below": None},
+    "policy": {"value_unit": None, "aggregation": None, "loosen_below": None, "loosen_narrow_below": None},
 }
 FORECASTS = ("forecast_steps", "forecast_weight", "forecast_learning_rate")  # likewise, where nothing is forecast
 ANCHOR = ("anchor_form", "anchor_tolerance")  # likewise, where nothing is anchored
-LOOSENING = ("loosened_hold", "judged_episodes")  # likewise, where no hold is loosened
+LOOSENING = ("loosen_narrow_below", "loosened_hold", "judged_episodes")  # likewise, where no hold is loosened
 
 
 def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:

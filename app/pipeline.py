@@ -16,7 +16,6 @@ from app.errors import UserError
 from app.evaluate import episode_returns, real_episodes, summarize_episodes
 from app.export import simulator_of
 from app.finished_run import FinishedRun
-from app.held_back import held_back
 from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
 from app.own_system import evaluate_in_simulator, table
@@ -73,9 +72,6 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     _print_table(metrics)
     say(f"report: {report}")
     if "policy" in configuration.stages:
-        advice = held_back(configuration, folder)
-        if advice is not None:
-            say(advice)
         say(f"how far to trust the simulator: offsim zoo evaluate {folder}")
     return metrics
 

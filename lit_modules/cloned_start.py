@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lit_modules.hold import demonstrated_return, hold_of
+from lit_modules.narrow_demonstrations import demonstrations_are_narrow
 from lit_modules.parallel import averaged
 from lit_modules.policy_rollouts import PolicyRollOuts
 from lit_modules.simulator_returns import simulator_returns
@@ -64,17 +65,24 @@ class ClonedStart(PolicyRollOuts, ABC):
         if self.parallel:  # the same decision everywhere, whatever part of the data a process has
             measured = averaged(measured)
         demonstrated, earned = map(float, measured)
-        below, loosened = self.hparams["loosen_below"], self.hparams["loosened_hold"]
+        below, loosened = self._loosened_below(data), self.hparams["loosened_hold"]
         self.hold.fill_(hold_of(earned, demonstrated, below, loosened))
-        if self.loosened:
+        if self.loosened and below <= 1.0:  # above, that is no news
             share = earned / demonstrated * 1000.0 // 1.0 / 1000.0  # down, so that it does not read as what it is below
             warnings.warn(
                 f"the cloned policy has {share:.3f} of what the demonstrations have in the Simulator, "
-                f"less than {below:g} (loosen_below): the policy is held to it by {loosened:g} of the usual weights "
+                f"less than {below:g}: the policy is held to it by {loosened:g} of the usual weights "
                 "(loosened_hold)",
                 stacklevel=2,
             )
         return dict(zip(figures, measured, strict=True))
+
+    def _loosened_below(self, data: Any) -> float:
+        """The share below which the hold is loosened, with this data."""
+        narrow = self.hparams["loosen_narrow_below"]
+        if narrow is not None and (data.diverse_train is None or demonstrations_are_narrow(data)):
+            return float(narrow)
+        return float(self.hparams["loosen_below"])
 
     def finished_policy(self, data: Any) -> Policy:
         """What comes out: the running average of the policy, averaged with the cloned one if that is worth it.

@@ -62,6 +62,7 @@ AT_LEAST_ZERO = [
     "l2_weight",
     "likelihood_weight",
     "loosen_below",
+    "loosen_narrow_below",
     "margin",
     "margin_weight",
     "narrowest",

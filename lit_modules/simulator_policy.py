@@ -75,6 +75,9 @@ class SimulatorPolicy(ClonedStart):
             learned) below which the cloned policy fails in the Simulator. What holds the learner to it is loosened
             then, learners from a replay buffer leave out pushes and the choice among next states, and the two policies
             are joined only if that returns more there. ``None`` never loosens, a number well above 1 always does.
+        loosen_narrow_below: likewise, where there is no diverse data, or the demonstrations repeat one another
+            (:mod:`lit_modules.narrow_demonstrations`): beside them the simulator knows nothing, and a cloned policy
+            that does well there is the best there is. ``None``: ``loosen_below`` for these as well.
         loosened_hold: share of the holds' weights that is left then.
         judged_episodes: episodes in the Simulator by which that is judged.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
@@ -127,7 +130,8 @@ class SimulatorPolicy(ClonedStart):
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
         join_cloned: float | None = 0.5,
-        loosen_below: float | None = 0.8,
+        loosen_below: float | None = 2.0,
+        loosen_narrow_below: float | None = 0.8,
         loosened_hold: float = 0.01,
         judged_episodes: int = 100,
         snapshot_every: int = 0,

@@ -16,7 +16,7 @@ from app.experiments.grid import Experiment, Run
 from app.results import ablation, figures, headline, simulators
 from app.results.aggregate import Aggregate, judge
 from app.results.evidence import Evidence, gather
-from app.results.rows import first_histograms
+from app.results.rows import SAME_AS, first_histograms
 from app.results.tables import counted, format_number, hours, percent, table
 from app.run_folder import write_whole
 
@@ -87,7 +87,7 @@ def _facts(evidence: Evidence, command: str) -> str:
         {f"{name} {each[name]}" for each in (o["versions"] for o in found) for name in ("offsim", "torch")}
     )
     lines += [f"- with {', '.join(versions)}"] if versions else []
-    devices = Counter(origin.get("trained_on") or "not recorded" for origin in found)
+    devices = Counter(origin.get("trained_on") or "not recorded" for origin in found if SAME_AS not in origin)
     if set(devices) - {"CPU", "not recorded"}:
         named = [f"{name} ({counted(count, 'run')})" for name, count in devices.items()]
         lines.append(f"- trained on: {', '.join(named)}")

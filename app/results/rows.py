@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from app.experiments.grid import Run
-from app.held_back import cloned_share
 from app.loggers import last_values
 from app.statistics import standard_error
 from zoo.spacing import evenly_spaced
@@ -21,6 +20,7 @@ COVERAGES = (0.5, 0.9)  # central intervals whose observed coverage is reported
 ORIGIN = ("data", "versions", "trained_on", "stages", "shared_stages")  # kept of where a row's figures come from
 HISTOGRAM_VALUES = 500
 SAME_AS = "same_as"  # in a row's ``run``: the variant of which it is a copy, as both settings train the same
+DEMONSTRATED, EARNED = "train/cloned/demonstrated", "train/cloned/earned"  # as the policy stage logs them
 LOGGED = ("one_step", "open_loop")  # held-out errors that the simulator stage logs, also before its game
 
 
@@ -73,6 +73,16 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         row["reward_histograms"] = thinned(json.loads(histograms.read_text()))
     row["run"] = {"settings": run.key} | {name: metrics[name] for name in ORIGIN if name in metrics}
     return {key: _only_finite(each) for key, each in row.items()}
+
+
+def cloned_share(logged: Mapping[str, float]) -> float | None:
+    """What the cloned policy has of the demonstrations' return in the Simulator, if the policy stage has judged it.
+
+    Args:
+        logged: last values of its log. A return that was no number is none of them, and no number here.
+    """
+    demonstrated = logged.get(DEMONSTRATED, 0.0)
+    return logged.get(EARNED, math.nan) / demonstrated if demonstrated > 0.0 else None
 
 
 def thinned(histograms: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:

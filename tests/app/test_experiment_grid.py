@@ -110,7 +110,7 @@ def test_a_budget_replaces_what_the_bases_say_but_nothing_that_the_experiment_sa
     assert found["learner"].behaviour_cloning.updates == 6000
     assert [found[name].policy.updates for name in ("plain", "method", "learner")] == [100, 7, 100]
     assert experiment.replaced["methods/offline_ml_irl"]["simulator"]["model"] == {"pretraining_updates": 7000}
-    assert experiment.replaced["defaults"]["policy"] == {"updates": 10000}
+    assert experiment.replaced["defaults"]["policy"] == {"updates": 10000, "model": {"loosen_below": 0.8}}
     assert load().replaced == {}
     with pytest.raises(UserError, match="unknown budget 'tiny': this configuration has small, full"):
         load({"budget": "tiny"})
@@ -256,7 +256,14 @@ def test_settings_of_an_anchor_say_nothing_without_one() -> None:
     assert comparable(anchored) == anchored
     assert comparable(settings(anchor_weight=1.0, value_unit=None)) == settings(anchor_weight=1.0)
     assert comparable(settings(anchor_weight=1.0, value_unit=3.0)) == settings(anchor_weight=1.0, value_unit=3.0)
-    held = settings(anchor_weight=1.0, loosen_below=None, loosened_hold=0.01, judged_episodes=100, aggregation=None)
+    held = settings(
+        anchor_weight=1.0,
+        loosen_below=None,
+        loosen_narrow_below=0.8,
+        loosened_hold=0.01,
+        judged_episodes=100,
+        aggregation=None,
+    )
     assert comparable(held) == settings(anchor_weight=1.0)
     loosened = settings(anchor_weight=1.0, loosen_below=0.6, loosened_hold=0.01, judged_episodes=100)
     assert comparable(loosened) == loosened

@@ -119,7 +119,13 @@ def test_a_page_says_where_runs_were_trained_if_that_was_on_a_gpu(tmp_path: Path
     assert "trained on" not in plain
     (line,) = (line for line in told.splitlines() if "trained on" in line)
     assert {"NVIDIA H200 (1 run)", "CPU (1 run)"} < set(line.removeprefix("- trained on: ").split(", "))
-    assert json.loads((tmp_path / "page" / "duel.json").read_text())[0]["run"]["trained_on"] == "NVIDIA H200"
+    rows = json.loads((tmp_path / "page" / "duel.json").read_text())
+    assert rows[0]["run"]["trained_on"] == "NVIDIA H200"
+    shutil.rmtree(out / "hopper" / "good")
+    rows[0]["run"]["same_as"] = "bad"
+    (tmp_path / "page" / "duel.json").write_text(json.dumps(rows))
+    copied = write_page(experiment, out, "command", "", tmp_path / "page").read_text()
+    assert "H200" not in copied, "a run that stands in two variants was trained once"
 
 
 def test_aggregates_over_seeds(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_learner_lets_go_of_a_cloned_policy_that_fails_in_the_simulator(
     steering: Any, cloned_policy: str, method: type
 ) -> None:
     module = held_learner(steering, cloned_policy, 9.0, method)
-    with pytest.warns(UserWarning, match=r"less than 0\.8 \(loosen_below\): the policy is held to it by 0\.25"):
+    with pytest.warns(UserWarning, match=r"less than 0\.8: the policy is held to it by 0\.25"):
         logged = module.judge_cloned()
     assert module.loosened
     assert float(module.hold) == 0.25
@@ -102,7 +103,7 @@ def test_a_share_that_is_too_low_does_not_read_as_enough(
 ) -> None:
     module = held_learner(steering, cloned_policy, 0.0)  # demonstrations have 5
     monkeypatch.setattr(module, "returns_in", lambda *_, **__: [{"return": earned}])
-    with pytest.warns(UserWarning, match=rf"has {re.escape(said)} of what the demonstrations have .*, less than 0\.8 "):
+    with pytest.warns(UserWarning, match=rf"has {re.escape(said)} of what the demonstrations have .*, less than 0\.8:"):
         module.judge_cloned()
 
 
@@ -112,6 +113,26 @@ def test_and_holds_on_to_one_that_does_not(steering: Any, cloned_policy: str) ->
         warnings.simplefilter("error")
         module.judge_cloned()
     assert not module.loosened
+
+
+@pytest.mark.parametrize(
+    ("second", "diverse", "held"), [(1.0001, True, True), (-1.0, True, False), (-1.0, False, True)]
+)
+def test_what_narrow_data_taught_is_held_to(
+    steering: Any, cloned_policy: str, second: float, diverse: bool, held: bool
+) -> None:
+    """Demonstrations that repeat one another, or no other data."""
+    module = held_learner(steering, cloned_policy, 0.0, loosen_below=2.0, loosen_narrow_below=0.2)
+    data = module.trainer.datamodule
+    data.diverse_train = data.diverse_train if diverse else None
+    row = torch.arange(len(data.expert_train))
+    data.expert_train["episode"] = row % 2
+    data.expert_train["observation"][:, 0] = 0.01 * (row // 2) * torch.where(row % 2 == 1, second, 1.0)
+    data.statistics = SimpleNamespace(observation_std=data.expert_train["observation"].std(dim=0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # to let go in any case is no news
+        module.judge_cloned()
+    assert module.loosened is not held
 
 
 def test_it_is_not_asked_without_a_cloned_policy_or_a_share(steering: Any, cloned_policy: str) -> None:
@@ -132,7 +153,7 @@ def test_a_loosened_learner_takes_the_simulator_as_it_is(steering: Any, cloned_p
     _, noise, members, steps = module.draw_roll_outs(2)
     assert float(noise.abs().max()) >= 1e3
     assert not torch.equal(steps[:, 0], steps[:, 1])
-    with pytest.warns(UserWarning, match="loosen_below"):
+    with pytest.warns(UserWarning, match="loosened_hold"):
         module.judge_cloned()
     _, noise, members, steps = module.draw_roll_outs(2)
     assert float(noise.abs().max()) < 1e3
@@ -146,7 +167,7 @@ def test_a_loosened_policy_is_joined_only_if_that_returns_more(
     steering: Any, cloned_policy: str, cloned: float, members: int
 ) -> None:
     module = held_learner(steering, cloned_policy, 9.0, join_cloned=0.0)
-    with pytest.warns(UserWarning, match="loosen_below"):
+    with pytest.warns(UserWarning, match="loosened_hold"):
         module.judge_cloned()
     steered(module.averaged_policy, 0.5)
     steered(module._cloned[0], cloned)
@@ -156,7 +177,7 @@ def test_a_loosened_policy_is_joined_only_if_that_returns_more(
 
 def test_a_resumed_learner_is_held_as_before(steering: Any, cloned_policy: str, saved_checkpoint: Any) -> None:
     module, resumed = (held_learner(steering, cloned_policy, push) for push in (9.0, 0.0))
-    with pytest.warns(UserWarning, match="loosen_below"):
+    with pytest.warns(UserWarning, match="loosened_hold"):
         steering.train(module, 1)
     resumed.on_load_checkpoint(saved_checkpoint(module))
     assert resumed.judge_cloned() == {}

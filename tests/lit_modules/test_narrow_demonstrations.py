@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,11 @@ import torch
 from tensordict import TensorDict
 
 from lit_modules.diagnostics import distances_between_episodes
-from lit_modules.narrow_demonstrations import warn_of_narrow_demonstrations
+from lit_modules.narrow_demonstrations import (
+    demonstrations_are_narrow,
+    distance_between_demonstrations,
+    warn_of_narrow_demonstrations,
+)
 
 
 def data(apart: float, episodes: int = 3) -> Any:
@@ -37,6 +42,12 @@ def test_distances_are_those_to_other_episodes() -> None:
 def test_copies_of_one_gait_are_warned_of() -> None:
     with pytest.warns(UserWarning, match="in the median a state is within 0.001 deviations of one of"):
         warn_of_narrow_demonstrations(data(0.001))
+
+
+def test_they_are_as_far_apart_as_their_nearest_states() -> None:
+    assert distance_between_demonstrations(data(0.25)) == pytest.approx(0.25)
+    assert distance_between_demonstrations(data(0.0, episodes=1)) == math.inf
+    assert demonstrations_are_narrow(data(0.001)) and not demonstrations_are_narrow(data(0.1))
 
 
 @pytest.mark.parametrize("found", [data(0.1), data(0.0, episodes=1)])
