@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from yaml import YAMLError
 from app.errors import UserError
 from app.settings import refuse_misfits, refuse_other_types
 from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
+from lit_modules.hold import FAILING, KNOWN
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_policy import SimulatorPolicy
@@ -38,11 +40,11 @@ STAGES = ("behaviour_cloning", "simulator", "policy")
 LATER = {"matmul_precision": "highest"}
 LATER_OF_MODELS: dict[str, dict[str, Any]] = {
     "simulator": {"forecast_updates": 0},
-    "policy": {"value_unit": None, "aggregation": None, "loosen_below": None, "loosen_narrow_below": None},
+    "policy": {"value_unit": None, "aggregation": None, "loosen_below": None, "let_go": FAILING},
 }
 FORECASTS = ("forecast_steps", "forecast_weight", "forecast_learning_rate")  # likewise, where nothing is forecast
 ANCHOR = ("anchor_form", "anchor_tolerance")  # likewise, where nothing is anchored
-LOOSENING = ("loosen_narrow_below", "loosened_hold", "judged_episodes")  # likewise, where no hold is loosened
+LOOSENING = ("let_go", "let_go_updates", "loosened_hold", "judged_episodes")  # likewise, where no hold is loosened
 
 
 def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
@@ -52,12 +54,21 @@ def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
         kept["data"] = {**data, **_as_written(data)}
     for stage, later in LATER_OF_MODELS.items():
         if (kept.get(stage) or {}).get("model"):
-            model = _without(kept[stage]["model"], later)
+            model = _without(_as_trained(kept[stage]), later)
             unsaid: tuple[str, ...] = () if "forecast_updates" in model else FORECASTS
             unsaid += () if "loosen_below" in model else LOOSENING
+            unsaid += () if "let_go" in model else ("let_go_updates",)
             unsaid += ANCHOR if model.get("anchor_weight") == 0.0 else ()
             kept[stage] = {**kept[stage], "model": {name: model[name] for name in model if name not in unsaid}}
     return kept
+
+
+def _as_trained(stage: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings of a stage's model, where training that is too short to let go of a cloned policy says so."""
+    model = dict(stage["model"])
+    if model.get("let_go") == KNOWN and stage.get("updates", math.inf) < model.get("let_go_updates", 0):
+        model["let_go"] = FAILING
+    return model
 
 
 def flat(settings: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

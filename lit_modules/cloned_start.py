@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_modules.hold import demonstrated_return, hold_of
+from lit_modules.hold import ALWAYS, KNOWN, demonstrated_return, hold_of
 from lit_modules.narrow_demonstrations import demonstrations_are_narrow
 from lit_modules.parallel import averaged
 from lit_modules.policy_rollouts import PolicyRollOuts
@@ -47,7 +47,7 @@ class ClonedStart(PolicyRollOuts, ABC):
 
     @property
     def loosened(self) -> bool:
-        """Whether the cloned policy fails in the Simulator, so that little holds the learner to it."""
+        """Whether the cloned policy is let go of, so that little holds the learner to it."""
         return bool(self.hold < 1.0)
 
     def judge_cloned(self) -> dict[str, Tensor]:
@@ -65,24 +65,28 @@ class ClonedStart(PolicyRollOuts, ABC):
         if self.parallel:  # the same decision everywhere, whatever part of the data a process has
             measured = averaged(measured)
         demonstrated, earned = map(float, measured)
-        below, loosened = self._loosened_below(data), self.hparams["loosened_hold"]
+        below, loosened = self.hparams["loosen_below"], self.hparams["loosened_hold"]
         self.hold.fill_(hold_of(earned, demonstrated, below, loosened))
-        if self.loosened and below <= 1.0:  # above, that is no news
+        if self.loosened:  # it fails
             share = earned / demonstrated * 1000.0 // 1.0 / 1000.0  # down, so that it does not read as what it is below
             warnings.warn(
                 f"the cloned policy has {share:.3f} of what the demonstrations have in the Simulator, "
-                f"less than {below:g}: the policy is held to it by {loosened:g} of the usual weights "
+                f"less than {below:g} (loosen_below): the policy is held to it by {loosened:g} of the usual weights "
                 "(loosened_hold)",
                 stacklevel=2,
             )
+        elif self._lets_go(data):
+            self.hold.fill_(loosened)
         return dict(zip(figures, measured, strict=True))
 
-    def _loosened_below(self, data: Any) -> float:
-        """The share below which the hold is loosened, with this data."""
-        narrow = self.hparams["loosen_narrow_below"]
-        if narrow is not None and (data.diverse_train is None or demonstrations_are_narrow(data)):
-            return float(narrow)
-        return float(self.hparams["loosen_below"])
+    def _lets_go(self, data: Any) -> bool:
+        """Whether a cloned policy that does well in the Simulator is let go of."""
+        given = self.hparams
+        if given["let_go"] != KNOWN:
+            return bool(given["let_go"] == ALWAYS)
+        if self.learns_reward or (given["decay_updates"] or math.inf) < given["let_go_updates"]:
+            return False
+        return data.diverse_train is not None and not demonstrations_are_narrow(data)
 
     def finished_policy(self, data: Any) -> Policy:
         """What comes out: the running average of the policy, averaged with the cloned one if that is worth it.

@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_modules.diagnostics import spread
 from zoo.reward import RewardModel
 
+FAILING, KNOWN, ALWAYS = LET_GO = ("failing", "known", "always")  # cloned policies that are let go of
 ROWS = 10_000  # of which the mean reward is taken
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss, refuse_unknown_form
 from lit_modules.cloned_start import ClonedStart
+from lit_modules.hold import ALWAYS, FAILING, LET_GO
 from lit_modules.parallel import averaged
 from lit_modules.ranges import refuse_outside
 from lit_modules.rows import require_streams
@@ -72,12 +73,14 @@ class SimulatorPolicy(ClonedStart):
             at least this share of its return in the Simulator; ``None`` never joins them. What a policy has learned
             where the simulator is wrong the cloned one has not; but one that fails spoils what the policy has learned.
         loosen_below: share of the demonstrations' learned return (of their length, where the reward is yet to be
-            learned) below which the cloned policy fails in the Simulator. What holds the learner to it is loosened
-            then, learners from a replay buffer leave out pushes and the choice among next states, and the two policies
-            are joined only if that returns more there. ``None`` never loosens, a number well above 1 always does.
-        loosen_narrow_below: likewise, where there is no diverse data, or the demonstrations repeat one another
-            (:mod:`lit_modules.narrow_demonstrations`): beside them the simulator knows nothing, and a cloned policy
-            that does well there is the best there is. ``None``: ``loosen_below`` for these as well.
+            learned) below which the cloned policy fails in the Simulator, and is let go of: what holds the learner to
+            it is loosened, learners from a replay buffer leave out pushes and the choice among next states, and the
+            two policies are joined only if that returns more there. ``None`` never lets go.
+        let_go: of which cloned policies: ``failing``, no others; ``known``, any, where the Simulator can know what is
+            beside the demonstrations, that is with diverse data, demonstrations that do not repeat one another, and a
+            reward that is learned; ``always``.
+        let_go_updates: training that has fewer (``decay_updates``) lets go of failing ones alone, as ``known`` does
+            not pay before.
         loosened_hold: share of the holds' weights that is left then.
         judged_episodes: episodes in the Simulator by which that is judged.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
@@ -130,8 +133,9 @@ class SimulatorPolicy(ClonedStart):
         actor_final_rate: float = 0.1,
         policy_average: float = 0.999,
         join_cloned: float | None = 0.5,
-        loosen_below: float | None = 2.0,
-        loosen_narrow_below: float | None = 0.8,
+        loosen_below: float | None = 0.8,
+        let_go: str = FAILING,
+        let_go_updates: int = 20_000,
         loosened_hold: float = 0.01,
         judged_episodes: int = 100,
         snapshot_every: int = 0,
@@ -150,6 +154,10 @@ class SimulatorPolicy(ClonedStart):
             raise ValueError(f"uncertainty_weight is {uncertainty_weight!r}: give a number, or {TUNED}")
         if uncertainty_form not in (PENALTY, FADING):
             raise ValueError(f"unknown uncertainty_form {uncertainty_form!r}: choose {PENALTY} or {FADING}")
+        if let_go not in LET_GO:
+            raise ValueError(f"unknown let_go {let_go!r}: choose {', '.join(LET_GO)}")
+        if let_go == ALWAYS and loosen_below is None:
+            raise ValueError(f"let_go is {ALWAYS}, and loosen_below null, which lets go of none: give it a number")
         if aggregation not in (None, *BY_ONE_MEMBER):
             raise ValueError(f"unknown aggregation {aggregation!r}: choose {' or '.join(BY_ONE_MEMBER)}, or null")
         # Of the subclasses' constructors as well

@@ -83,7 +83,6 @@ class SimulatorPPO(SimulatorPolicy):
         uncertainty_cut: float | None = 0.99,
         cloning_weight: float = 1.0,
         loosen_below: float | None = None,
-        loosen_narrow_below: float | None = None,
         **settings: Any,
     ) -> None:
         # Other defaults than those of learners from a buffer: its advantages have deviation 1 whatever values are
@@ -99,7 +98,6 @@ class SimulatorPPO(SimulatorPolicy):
             uncertainty_cut=uncertainty_cut,
             cloning_weight=cloning_weight,
             loosen_below=loosen_below,
-            loosen_narrow_below=loosen_narrow_below,
             **settings,
         )
         if deviation is not None:

@@ -39,7 +39,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         ``expert_standard_error`` and ``policy_standard_error``, how far such a mean of episodes may be off;
         ``policy_alone_mean``, that of what it is without the cloned networks that are joined with it;
         ``share_of_expert``; ``cloned_share_in_simulator``, what the cloned policy has there of what the demonstrations
-        have, if that decided how firmly it was held; of the end of its curve ``simulator_return``,
+        have, if that was judged; of the end of its curve ``simulator_return``,
         ``simulator_standard_error`` and ``real_learned_return``, in learned reward; ``wall_seconds``; ``verdict``,
         if there is one; what :func:`simulator_figures` returns; ``reward_histograms``, if it kept them; and ``run``,
         what it was: the key of its settings, its data, versions, what it was trained on, and seconds of its stages.

@@ -110,7 +110,7 @@ def test_a_budget_replaces_what_the_bases_say_but_nothing_that_the_experiment_sa
     assert found["learner"].behaviour_cloning.updates == 6000
     assert [found[name].policy.updates for name in ("plain", "method", "learner")] == [100, 7, 100]
     assert experiment.replaced["methods/offline_ml_irl"]["simulator"]["model"] == {"pretraining_updates": 7000}
-    assert experiment.replaced["defaults"]["policy"] == {"updates": 10000, "model": {"loosen_below": 0.8}}
+    assert experiment.replaced["defaults"]["policy"] == {"updates": 10000}
     assert load().replaced == {}
     with pytest.raises(UserError, match="unknown budget 'tiny': this configuration has small, full"):
         load({"budget": "tiny"})
@@ -259,7 +259,8 @@ def test_settings_of_an_anchor_say_nothing_without_one() -> None:
     held = settings(
         anchor_weight=1.0,
         loosen_below=None,
-        loosen_narrow_below=0.8,
+        let_go="known",
+        let_go_updates=9,
         loosened_hold=0.01,
         judged_episodes=100,
         aggregation=None,
@@ -267,6 +268,11 @@ def test_settings_of_an_anchor_say_nothing_without_one() -> None:
     assert comparable(held) == settings(anchor_weight=1.0)
     loosened = settings(anchor_weight=1.0, loosen_below=0.6, loosened_hold=0.01, judged_episodes=100)
     assert comparable(loosened) == loosened
+    assert comparable(settings(loosen_below=0.8, let_go="failing", let_go_updates=9)) == settings(loosen_below=0.8)
+    few = settings(loosen_below=0.8, let_go="known", let_go_updates=9)  # than these, of the 5 that there are
+    assert comparable(few) == settings(loosen_below=0.8)
+    enough = settings(loosen_below=0.8, let_go="known", let_go_updates=5)
+    assert comparable(enough) == enough
     assert comparable({"stages": [], "matmul_precision": "highest"}) == {"stages": []}
 
 

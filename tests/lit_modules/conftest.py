@@ -75,7 +75,6 @@ class Steering:
             "cloning_weight": 0.0,
             "noise_scale": None,
             "loosen_below": None,
-            "loosen_narrow_below": None,
         }
         module = method(str(self.path), **{**sizes, "uncertainty_cut": None, "gamma": 0.9, **settings})
         data = SimpleNamespace(

@@ -86,7 +86,7 @@ def test_a_learner_lets_go_of_a_cloned_policy_that_fails_in_the_simulator(
     steering: Any, cloned_policy: str, method: type
 ) -> None:
     module = held_learner(steering, cloned_policy, 9.0, method)
-    with pytest.warns(UserWarning, match=r"less than 0\.8: the policy is held to it by 0\.25"):
+    with pytest.warns(UserWarning, match=r"less than 0\.8 \(loosen_below\): the policy is held to it by 0\.25"):
         logged = module.judge_cloned()
     assert module.loosened
     assert float(module.hold) == 0.25
@@ -103,7 +103,7 @@ def test_a_share_that_is_too_low_does_not_read_as_enough(
 ) -> None:
     module = held_learner(steering, cloned_policy, 0.0)  # demonstrations have 5
     monkeypatch.setattr(module, "returns_in", lambda *_, **__: [{"return": earned}])
-    with pytest.warns(UserWarning, match=rf"has {re.escape(said)} of what the demonstrations have .*, less than 0\.8:"):
+    with pytest.warns(UserWarning, match=rf"has {re.escape(said)} of what the demonstrations have .*, less than 0\.8 "):
         module.judge_cloned()
 
 
@@ -116,13 +116,22 @@ def test_and_holds_on_to_one_that_does_not(steering: Any, cloned_policy: str) ->
 
 
 @pytest.mark.parametrize(
-    ("second", "diverse", "held"), [(1.0001, True, True), (-1.0, True, False), (-1.0, False, True)]
+    ("settings", "second", "diverse", "loosened"),
+    [
+        ({}, -1.0, True, True),
+        ({}, 1.0001, True, False),  # demonstrations that repeat one another
+        ({}, -1.0, False, False),  # there are no others
+        ({"decay_updates": 99}, -1.0, True, False),  # too few updates
+        ({"decay_updates": 100}, -1.0, True, True),
+        ({"let_go": "failing"}, -1.0, True, False),
+        ({"let_go": "always", "decay_updates": 99}, 1.0001, False, True),
+    ],
 )
-def test_what_narrow_data_taught_is_held_to(
-    steering: Any, cloned_policy: str, second: float, diverse: bool, held: bool
+def test_one_that_does_well_is_let_go_of_where_data_shows_what_is_beside_the_demonstrations(
+    steering: Any, cloned_policy: str, settings: dict[str, Any], second: float, diverse: bool, loosened: bool
 ) -> None:
-    """Demonstrations that repeat one another, or no other data."""
-    module = held_learner(steering, cloned_policy, 0.0, loosen_below=2.0, loosen_narrow_below=0.2)
+    known = {"let_go": "known", "let_go_updates": 100}
+    module = held_learner(steering, cloned_policy, 0.0, loosen_below=0.2, **{**known, **settings})
     data = module.trainer.datamodule
     data.diverse_train = data.diverse_train if diverse else None
     row = torch.arange(len(data.expert_train))
@@ -130,9 +139,23 @@ def test_what_narrow_data_taught_is_held_to(
     data.expert_train["observation"][:, 0] = 0.01 * (row // 2) * torch.where(row % 2 == 1, second, 1.0)
     data.statistics = SimpleNamespace(observation_std=data.expert_train["observation"].std(dim=0))
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # to let go in any case is no news
+        warnings.simplefilter("error")  # it does not fail
         module.judge_cloned()
-    assert module.loosened is not held
+    assert module.loosened is loosened
+    assert float(module.hold) == (0.25 if loosened else 1.0)
+
+
+def test_by_lengths_alone_none_that_does_well_is_let_go_of(steering: Any, cloned_policy: str) -> None:
+    module = held_learner(steering, cloned_policy, 0.0, OfflineMLIRL, let_go="known")
+    module.judge_cloned()
+    assert not module.loosened
+
+
+def test_letting_go_that_contradicts_itself_is_refused(steering: Any, cloned_policy: str) -> None:
+    with pytest.raises(ValueError, match="unknown let_go 'yes': choose failing, known, always"):
+        held_learner(steering, cloned_policy, 0.0, let_go="yes")
+    with pytest.raises(ValueError, match="let_go is always, and loosen_below null"):
+        held_learner(steering, cloned_policy, 0.0, let_go="always", loosen_below=None)
 
 
 def test_it_is_not_asked_without_a_cloned_policy_or_a_share(steering: Any, cloned_policy: str) -> None:
@@ -153,7 +176,7 @@ def test_a_loosened_learner_takes_the_simulator_as_it_is(steering: Any, cloned_p
     _, noise, members, steps = module.draw_roll_outs(2)
     assert float(noise.abs().max()) >= 1e3
     assert not torch.equal(steps[:, 0], steps[:, 1])
-    with pytest.warns(UserWarning, match="loosened_hold"):
+    with pytest.warns(UserWarning, match="loosen_below"):
         module.judge_cloned()
     _, noise, members, steps = module.draw_roll_outs(2)
     assert float(noise.abs().max()) < 1e3
@@ -167,7 +190,7 @@ def test_a_loosened_policy_is_joined_only_if_that_returns_more(
     steering: Any, cloned_policy: str, cloned: float, members: int
 ) -> None:
     module = held_learner(steering, cloned_policy, 9.0, join_cloned=0.0)
-    with pytest.warns(UserWarning, match="loosened_hold"):
+    with pytest.warns(UserWarning, match="loosen_below"):
         module.judge_cloned()
     steered(module.averaged_policy, 0.5)
     steered(module._cloned[0], cloned)
@@ -177,7 +200,7 @@ def test_a_loosened_policy_is_joined_only_if_that_returns_more(
 
 def test_a_resumed_learner_is_held_as_before(steering: Any, cloned_policy: str, saved_checkpoint: Any) -> None:
     module, resumed = (held_learner(steering, cloned_policy, push) for push in (9.0, 0.0))
-    with pytest.warns(UserWarning, match="loosened_hold"):
+    with pytest.warns(UserWarning, match="loosen_below"):
         steering.train(module, 1)
     resumed.on_load_checkpoint(saved_checkpoint(module))
     assert resumed.judge_cloned() == {}
