@@ -125,6 +125,7 @@ def test_a_page_says_where_runs_were_trained_if_that_was_on_a_gpu(tmp_path: Path
     rows[0]["run"]["same_as"] = "bad"
     (tmp_path / "page" / "duel.json").write_text(json.dumps(rows))
     copied = write_page(experiment, out, "command", "", tmp_path / "page").read_text()
+    assert "- finished: 5 of 12 runs" in copied
     assert "H200" not in copied, "a run that stands in two variants was trained once"
 
 
