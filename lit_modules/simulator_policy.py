@@ -78,9 +78,9 @@ class SimulatorPolicy(ClonedStart):
             two policies are joined only if that returns more there. ``None`` never lets go.
         let_go: of which cloned policies: ``failing``, no others; ``known``, any, where the Simulator can know what is
             beside the demonstrations, that is with diverse data, demonstrations that do not repeat one another, and a
-            reward that is learned; ``always``.
-        let_go_updates: training that has fewer (``decay_updates``) lets go of failing ones alone, as ``known`` does
-            not pay before.
+            reward of its own; ``always``, any.
+        let_go_updates: with ``known``, training that has fewer (``decay_updates``) lets go of failing ones alone: it
+            only begins to replace what was cloned.
         loosened_hold: share of the holds' weights that is left then.
         judged_episodes: episodes in the Simulator by which that is judged.
         snapshot_every: updates between snapshots of that policy; 0 keeps none.
