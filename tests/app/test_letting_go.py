@@ -1,0 +1,28 @@
+"""Whether a run lets go of what was cloned: by its data and the number of its updates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from app import main as command
+
+
+@pytest.mark.parametrize(
+    ("words", "hold"),
+    [
+        (["--policy.model.let_go_updates=50"], 0.01),
+        (["--policy.model.let_go_updates=51"], 1.0),
+        (["--policy.model.let_go_updates=50", "--policy.model.let_go=failing"], 1.0),
+        (["--policy.model.let_go=always"], 0.01),
+    ],
+)
+def test_a_run_with_varied_data_and_enough_updates_lets_go(
+    tiny: list[str], finished: Path, tmp_path: Path, words: list[str], hold: float
+) -> None:
+    run = [*tiny, "--policy.updates=50", "--policy.model.loosen_below=0", f"--out={tmp_path / 'run'}"]
+    assert command.main([*run, *words, "--evaluation.episodes=1", f"--stages-of={finished}"]) == 0
+    checkpoint = torch.load(tmp_path / "run" / "policy" / "last.ckpt", weights_only=True)
+    assert float(checkpoint["hold"]) == pytest.approx(hold)
