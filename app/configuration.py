@@ -44,6 +44,7 @@ LATER_OF_MODELS: dict[str, dict[str, Any]] = {
 }
 FORECASTS = ("forecast_steps", "forecast_weight", "forecast_learning_rate")  # likewise, where nothing is forecast
 ANCHOR = ("anchor_form", "anchor_tolerance")  # likewise, where nothing is anchored
+HOLDING = ("loosen_below", "let_go")  # of these, what every learner has, and would do otherwise today
 LOOSENING = ("let_go", "let_go_updates", "loosened_hold", "judged_episodes")  # likewise, where no hold is loosened
 
 
@@ -131,7 +132,7 @@ def load_configuration(source: str, method: str | None = None, above: tuple[Path
     method = method or OmegaConf.select(configuration, "policy.method")
     base = configuration.pop("base", None)
     if base is None:
-        return _with_method(configuration, method) if path == find_configuration(DEFAULTS) else configuration
+        return _with_method(configuration, method) if path == find_configuration(DEFAULTS) else _as_then(configuration)
     below = find_configuration(str(base), path.parent)
     if below is None:
         raise UserError(
@@ -140,6 +141,15 @@ def load_configuration(source: str, method: str | None = None, above: tuple[Path
     if below.resolve() in above:
         raise UserError(f"{path}: its base {base} is in turn based on this file")
     return overlay(load_configuration(str(below), method, (*above, path.resolve())), configuration)
+
+
+def _as_then(configuration: DictConfig) -> DictConfig:
+    """A whole configuration, as a run leaves it, that says how a cloned policy was held before it could say so."""
+    model = OmegaConf.select(configuration, "policy.model")
+    if model:
+        for name in HOLDING:
+            model.setdefault(name, LATER_OF_MODELS["policy"][name])
+    return configuration
 
 
 def find_configuration(name: str, folder: Path = Path()) -> Path | None:

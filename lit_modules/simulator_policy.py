@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lit_modules.behaviour_cloning import cloning_loss, refuse_unknown_form
 from lit_modules.cloned_start import ClonedStart
-from lit_modules.hold import ALWAYS, FAILING, LET_GO
+from lit_modules.hold import ALWAYS, KNOWN, LET_GO
 from lit_modules.parallel import averaged
 from lit_modules.ranges import refuse_outside
 from lit_modules.rows import require_streams
@@ -134,7 +134,7 @@ class SimulatorPolicy(ClonedStart):
         policy_average: float = 0.999,
         join_cloned: float | None = 0.5,
         loosen_below: float | None = 0.8,
-        let_go: str = FAILING,
+        let_go: str = KNOWN,
         let_go_updates: int = 20_000,
         loosened_hold: float = 0.01,
         judged_episodes: int = 100,

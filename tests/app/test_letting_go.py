@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from app import main as command
+from app.configuration import load_configuration
 
 
 @pytest.mark.parametrize(
@@ -26,3 +28,13 @@ def test_a_run_with_varied_data_and_enough_updates_lets_go(
     assert command.main([*run, *words, "--evaluation.episodes=1", f"--stages-of={finished}"]) == 0
     checkpoint = torch.load(tmp_path / "run" / "policy" / "last.ckpt", weights_only=True)
     assert float(checkpoint["hold"]) == pytest.approx(hold)
+
+
+def test_the_configuration_of_an_earlier_run_means_what_it_meant(finished: Path, tmp_path: Path) -> None:
+    earlier = OmegaConf.load(finished / "config.yaml")
+    for name in ("let_go", "let_go_updates", "loosen_below"):
+        del earlier.policy.model[name]
+    OmegaConf.save(earlier, tmp_path / "earlier.yaml")
+    model = load_configuration(str(tmp_path / "earlier.yaml")).policy.model
+    assert (model.let_go, model.loosen_below) == ("failing", None)
+    assert load_configuration(str(finished / "config.yaml")).policy.model.let_go == "known"

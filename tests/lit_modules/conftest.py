@@ -75,6 +75,7 @@ class Steering:
             "cloning_weight": 0.0,
             "noise_scale": None,
             "loosen_below": None,
+            "let_go": "failing",
         }
         module = method(str(self.path), **{**sizes, "uncertainty_cut": None, "gamma": 0.9, **settings})
         data = SimpleNamespace(

@@ -110,8 +110,8 @@ def td3(folder: Path, seed: int, **settings: Any) -> Method:
     """Held by a cloned policy of its own, which fails in the Simulator of the last seed."""
     cloned = folder / f"{seed}-cloned.safetensors"
     Policy(SIZE, LOW, HIGH, (8,), members=2).save(cloned)
-    held = {"cloned_policy": str(cloned), "anchor_weight": 5.0, "loosen_below": 0.95, "validation_horizon": 2}
-    return policy(folder, seed, SimulatorTD3, actor_every=3, **held, **settings)
+    held = {"cloned_policy": str(cloned), "anchor_weight": 5.0, "loosen_below": 0.95, "let_go": "failing"}
+    return policy(folder, seed, SimulatorTD3, actor_every=3, validation_horizon=2, **held, **settings)
 
 
 def ppo(folder: Path, seed: int, **settings: Any) -> Method:
