@@ -132,7 +132,7 @@ def load_configuration(source: str, method: str | None = None, above: tuple[Path
     method = method or OmegaConf.select(configuration, "policy.method")
     base = configuration.pop("base", None)
     if base is None:
-        return _with_method(configuration, method) if path == find_configuration(DEFAULTS) else _as_then(configuration)
+        return _with_method(configuration, method) if path == find_configuration(DEFAULTS) else as_then(configuration)
     below = find_configuration(str(base), path.parent)
     if below is None:
         raise UserError(
@@ -143,8 +143,12 @@ def load_configuration(source: str, method: str | None = None, above: tuple[Path
     return overlay(load_configuration(str(below), method, (*above, path.resolve())), configuration)
 
 
-def _as_then(configuration: DictConfig) -> DictConfig:
-    """A whole configuration, as a run leaves it, that says how a cloned policy was held before it could say so."""
+def as_then(configuration: DictConfig) -> DictConfig:
+    """A whole configuration, as a run leaves it, that says how a cloned policy was held before it could say so.
+
+    Args:
+        configuration: of a run; what it lacks is set in place.
+    """
     model = OmegaConf.select(configuration, "policy.model")
     if model:
         for name in HOLDING:

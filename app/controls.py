@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from app.checkpoints import last_checkpoint
-from app.configuration import HOLDING, LATER_OF_MODELS
+from app.configuration import as_then
 from app.critic_value import compare, recorded_belief
 from app.errors import UserError
 from app.evaluate import real_episodes, summarize_episodes
@@ -125,9 +125,8 @@ def control_settings(run: FinishedRun, name: str, updates: int) -> dict[str, Any
     """All that a control depends on, as plain data: what is written beside it and compared when it is repeated."""
     methods = [each for each in SimulatorSAC.__mro__ if issubclass(each, Method)]
     known = {name for method in methods for name in inspect.signature(method).parameters}
-    given = OmegaConf.to_container(run.configuration.policy.model)
+    given = OmegaConf.to_container(as_then(run.configuration.copy()).policy.model)
     assert isinstance(given, dict)
-    then = {name: LATER_OF_MODELS["policy"][name] for name in HOLDING}  # of a run of before
     return {
         "control": True,
         "name": name,
@@ -135,7 +134,7 @@ def control_settings(run: FinishedRun, name: str, updates: int) -> dict[str, Any
         "updates": updates,
         "snapshot_every": max(1, updates // int(run.configuration.evaluation.curve_points)),
         # Another method has settings of its own beside those that it shares with SAC
-        "model": {str(key): value for key, value in (then | given).items() if key in known},
+        "model": {str(key): value for key, value in given.items() if key in known},
     }
 
 
