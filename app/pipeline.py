@@ -11,6 +11,7 @@ from typing import Any
 import lightning
 from omegaconf import DictConfig, OmegaConf
 
+from app.cloned_start import cloned_start, in_words
 from app.configuration import POLICY_METHODS
 from app.errors import UserError
 from app.evaluate import episode_returns, real_episodes, summarize_episodes
@@ -54,6 +55,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         **({"rate_factors": slower} if (slower := rate_factors(folder)) else {}),
         **facts,
         **evaluation,
+        **({"cloned_start": start} if (start := cloned_start(folder)) else {}),
     }
     # Stages of an earlier, interrupted call count as well, and so does what was trained once for several runs
     metrics["wall_seconds"] = round(sum(stages.values()) + time.perf_counter() - before, 1)
@@ -252,6 +254,7 @@ def say(text: str) -> None:
 def _print_table(metrics: dict[str, Any]) -> None:
     if "simulated" in metrics:
         say("\n".join(table(metrics["simulated"])))
+        _say_start(metrics)
         return
     say(f"{'':<20}{'mean':>9}  {'95% interval':>19}")
     names = [name for name in ("expert", "behaviour_cloning", "policy") if name in metrics]
@@ -262,5 +265,11 @@ def _print_table(metrics: dict[str, Any]) -> None:
             say(f"{label:<20}{row['mean']:>9.1f}  {low:>9.1f} {high:>9.1f}")
     if metrics["share_of_expert"] is not None:
         say(f"{names[-1].replace('_', ' ')} / expert: {100 * metrics['share_of_expert']:.1f}%")
+    _say_start(metrics)
     if "verdict" in metrics:
         say(f"verdict: {metrics['verdict']['kind']}. {metrics['verdict']['reason']}")
+
+
+def _say_start(metrics: dict[str, Any]) -> None:
+    if sentence := in_words(metrics.get("cloned_start", {})):
+        say(sentence)

@@ -15,6 +15,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import figures
+from app.cloned_start import in_words
 from app.errors import UserError
 from app.figures import Evaluation
 from app.report_curves import draw_learning_curves
@@ -70,6 +71,7 @@ def write_report(run_dir: Path) -> Path:
         measured=evaluations | alone,
         shares={key: _share(key, evaluations | alone, metrics) for key in evaluations | alone},
         comparison=_comparison(evaluations),
+        start=in_words(metrics.get("cloned_start", {})),
         plots=plots,
         notes=plots.notes,
         sections=_sections(plots, diagnosis),
@@ -99,7 +101,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("task"), str):
         raise UserError(f'{path} does not describe a run, it has no "task": {advice}')
     shapes: dict[str, type] = {"data": list, "curve": list, "versions": dict, "stages": dict}
-    shapes.update(dict.fromkeys([*CONTENDERS, "policy_alone"], dict))
+    shapes.update(dict.fromkeys([*CONTENDERS, "policy_alone", "cloned_start"], dict))
     present = {key: value for key, value in metrics.items() if value is not None}
     for key, shape in shapes.items():
         value = present.get(key, shape())

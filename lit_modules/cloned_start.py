@@ -77,7 +77,7 @@ class ClonedStart(PolicyRollOuts, ABC):
             )
         elif self._lets_go(data):
             self.hold.fill_(loosened)
-        return dict(zip(figures, measured, strict=True))
+        return dict(zip(figures, measured, strict=True)) | {"cloned/hold": self.hold.clone()}
 
     def _lets_go(self, data: Any) -> bool:
         """Whether a cloned policy that does well in the Simulator is let go of."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from app.cloned_start import cloned_start
 from app.experiments.grid import Run
 from app.loggers import last_values
 from app.statistics import standard_error
@@ -20,7 +21,6 @@ COVERAGES = (0.5, 0.9)  # central intervals whose observed coverage is reported
 ORIGIN = ("data", "versions", "trained_on", "stages", "shared_stages")  # kept of where a row's figures come from
 HISTOGRAM_VALUES = 500
 SAME_AS = "same_as"  # in a row's ``run``: the variant of which it is a copy, as both settings train the same
-DEMONSTRATED, EARNED = "train/cloned/demonstrated", "train/cloned/earned"  # as the policy stage logs them
 LOGGED = ("one_step", "open_loop")  # held-out errors that the simulator stage logs, also before its game
 
 
@@ -59,7 +59,7 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         "policy_standard_error": standard_error(last),
         "policy_alone_mean": metrics.get("policy_alone", {}).get("mean"),
         "share_of_expert": metrics["share_of_expert"],
-        "cloned_share_in_simulator": cloned_share(last_values(folder / "policy" / "metrics.csv")),
+        "cloned_share_in_simulator": cloned_start(folder).get("share_in_simulator"),
         "simulator_return": end.get("simulator_return"),
         "simulator_standard_error": end.get("simulator_standard_error"),
         "real_learned_return": end.get("real_learned_return"),
@@ -73,16 +73,6 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         row["reward_histograms"] = thinned(json.loads(histograms.read_text()))
     row["run"] = {"settings": run.key} | {name: metrics[name] for name in ORIGIN if name in metrics}
     return {key: _only_finite(each) for key, each in row.items()}
-
-
-def cloned_share(logged: Mapping[str, float]) -> float | None:
-    """What the cloned policy has of the demonstrations' return in the Simulator, if the policy stage has judged it.
-
-    Args:
-        logged: last values of its log. A return that was no number is none of them, and no number here.
-    """
-    demonstrated = logged.get(DEMONSTRATED, 0.0)
-    return logged.get(EARNED, math.nan) / demonstrated if demonstrated > 0.0 else None
 
 
 def thinned(histograms: Mapping[str, Mapping[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
