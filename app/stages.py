@@ -34,6 +34,7 @@ from lit_modules.parallel import refuse_other_strategies
 from lit_modules.simulator_ppo import SimulatorPPO  # noqa: F401
 from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
+from lit_modules.weighted_cloning import WeightedCloning  # noqa: F401
 from zoo.files import ModelFileError
 
 FOUND_LATER = ("best", "last", "hpc")  # names by which Lightning finds a checkpoint itself

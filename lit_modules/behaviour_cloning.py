@@ -109,11 +109,20 @@ class BehaviourCloning(Method):
         if stage == "fit":
             require_streams(data, [self.hparams["rows"]])
             own = data.expert_statistics if self.hparams["rows"] == "expert" else data.statistics
-            share, everywhere = self.hparams["own_scale"], data.statistics.observation_std
-            scale = own.observation_std.pow(share) * everywhere.pow(1.0 - share)
-            # A feature that does not vary there would be blown up elsewhere
-            scale = torch.maximum(scale, self.hparams["narrowest"] * everywhere)
-            self.policy.normalizer.set_statistics(own.observation_mean, scale)
+            self.standardise(own.observation_mean, own.observation_std, data.statistics.observation_std)
+
+    def standardise(self, mean: Tensor, own: Tensor, everywhere: Tensor) -> None:
+        """Have the policy see observations on their scale, each argument ``(observation,)``.
+
+        Args:
+            mean: of what is cloned.
+            own: its deviation.
+            everywhere: that of all data.
+        """
+        share = self.hparams["own_scale"]
+        # A feature that does not vary there would be blown up elsewhere
+        scale = torch.maximum(own.pow(share) * everywhere.pow(1.0 - share), self.hparams["narrowest"] * everywhere)
+        self.policy.normalizer.set_statistics(mean, scale)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

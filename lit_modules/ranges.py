@@ -13,6 +13,7 @@ AT_LEAST_ONE = [
     "candidates",
     "critics",
     "decay_updates",
+    "diverse_rows",
     "epochs",
     "forecast_steps",
     "hidden_sizes",
@@ -85,6 +86,7 @@ AT_LEAST_ZERO = [
 SHARES = [
     "actor_final_rate",
     "critic_share",
+    "effective_share",
     "end_quantile",
     "expert_share",
     "expert_start_share",
@@ -105,7 +107,7 @@ SHARES = [
     "uncertainty_cut",
     "variance_weighting",
 ]
-BELOW_ONE = ["gamma", "level_average", "policy_average", "reward_average"]
+BELOW_ONE = ["discount", "gamma", "level_average", "policy_average", "reward_average"]
 ANY_NUMBER = ["action_high", "action_low", "entropy_gain", "log_std_max", "log_std_min", "target_entropy"]
 
 _RANGES = (

@@ -21,6 +21,7 @@ from lit_modules.hold import ALWAYS, KNOWN, LET_GO
 from lit_modules.parallel import averaged
 from lit_modules.ranges import refuse_outside
 from lit_modules.rows import require_streams
+from lit_modules.spaces import refuse_other_spaces
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
 from zoo.simulator import BY_ONE_MEMBER, Simulator
@@ -175,7 +176,7 @@ class SimulatorPolicy(ClonedStart):
                 f"the simulator is moved by the mean of its members, so no single one can move roll-outs: leave "
                 f"aggregation {aggregation} out, or give the simulator another aggregation"
             )
-        self._refuse_other_spaces(observation_size, action_low, action_high)
+        refuse_other_spaces(self.simulator, observation_size, action_low, action_high)
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.keep_cloned(None if cloned_policy is None else copy.deepcopy(self.averaged_policy))
@@ -208,21 +209,6 @@ class SimulatorPolicy(ClonedStart):
         largest = max(map(abs, self.value_range))
         if "value" in logged and abs(float(logged["value"])) > EXPLODED * largest:
             raise self.divergence(f"the critics expect {float(logged['value']):.3g}, rewards add up to {largest:.3g},")
-
-    def _refuse_other_spaces(
-        self, observation_size: int | None, action_low: Sequence[float] | None, action_high: Sequence[float] | None
-    ) -> None:
-        simulator = self.simulator
-        for name, given, known in (
-            ("observation size", observation_size, simulator.observation_size),
-            ("lower action bounds", action_low and list(action_low), simulator.action_low),
-            ("upper action bounds", action_high and list(action_high), simulator.action_high),
-        ):
-            if given is not None and given != known:
-                raise ValueError(
-                    f"the data's {name} {given} differ from the simulator's {known}: "
-                    "use the data that the simulator was trained on"
-                )
 
     def _starting_policy(self, cloned_policy: str | None, hidden_sizes: Sequence[int]) -> Policy:
         if cloned_policy is not None:

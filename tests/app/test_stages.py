@@ -27,6 +27,7 @@ SMALL = {
         "--model.task=null",
         "--data.streams={expert: 16, diverse: 16, all: 16}",
     ],
+    "weighted_cloning": ["--model.hidden_sizes=[8]", "--model.diverse_rows=24"],
     "policy": [
         "--model.hidden_sizes=[8]",
         "--model.starts=12",
@@ -107,7 +108,7 @@ def words(stage: str, steps: int, command: str = "fit") -> list[str]:
 
 
 def test_every_stage_fits_from_its_file_and_resumes(workplace: Path) -> None:
-    for stage in ("behaviour_cloning", "simulator", "policy"):
+    for stage in ("behaviour_cloning", "simulator", "weighted_cloning", "policy"):
         assert command.main(words(stage, 4)) == 0
         checkpoints = list((workplace / "runs" / stage).rglob("*.ckpt"))
         assert checkpoints
@@ -121,7 +122,8 @@ def test_every_stage_fits_from_its_file_and_resumes(workplace: Path) -> None:
         written = (set((workplace / "runs" / "policy").rglob("*.ckpt")) - before).pop()
         assert torch.load(written, weights_only=True)["hyper_parameters"]["_class_path"].endswith(learner)
         assert Policy.load("runs/policy/policy.safetensors").observation_size == 2
-    Policy.load("runs/behaviour_cloning/behaviour_cloning.safetensors")
+    for stage in ("behaviour_cloning", "weighted_cloning"):
+        Policy.load(f"runs/{stage}/{stage}.safetensors")
     policy = Policy.load("runs/policy/policy.safetensors")
     simulator = Simulator.load("runs/simulator/simulator.safetensors")
     action = policy.act(simulator.reset(3))

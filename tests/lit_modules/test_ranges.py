@@ -16,8 +16,9 @@ from lit_modules.ranges import refuse_outside
 from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
+from lit_modules.weighted_cloning import WeightedCloning
 
-METHODS = (BehaviourCloning, OffSim, SimulatorSAC, SimulatorTD3, SimulatorPPO, OfflineMLIRL)
+METHODS = (BehaviourCloning, OffSim, SimulatorSAC, SimulatorTD3, SimulatorPPO, OfflineMLIRL, WeightedCloning)
 KNOWN = {name for names, _, _ in ranges._RANGES for name in names}
 
 

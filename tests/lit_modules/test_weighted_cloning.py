@@ -1,0 +1,104 @@
+"""Cloning of diverse data as far as it leads to learned reward."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from datamodules.statistics import measure
+from lit_modules.weighted_cloning import WeightedCloning
+from zoo import Simulator
+
+
+def of_two_habits(steering: Any, good_rows: int = 200, bad_rows: int = 1800) -> TensorDict:
+    """Episodes of 20 steps: most go where nothing is earned, some stay in the middle, where rewards are highest."""
+    table = steering.table(good_rows + bad_rows)
+    row = torch.arange(len(table))
+    table["episode"], table["step"] = row // 20, row % 20
+    good = (row < good_rows).unsqueeze(1)
+    best = (-table["observation"] / 0.5).clamp(-1.0, 1.0)
+    table["action"] = torch.where(good, best, torch.sign(table["observation"]) * 0.9)
+    table["next", "observation"] = table["observation"] + 0.5 * table["action"]
+    return table
+
+
+def cloning(steering: Any, **settings: Any) -> tuple[WeightedCloning, Any]:
+    """A module set up with one demonstrated state and diverse data of two habits."""
+    torch.manual_seed(0)
+    expert, diverse = steering.episode(50), of_two_habits(steering)
+    expert["observation"].mul_(0.0), expert["action"].mul_(0.0)
+    sizes: dict[str, Any] = {"hidden_sizes": (32,), "members": 2, "learning_rate": 1e-2, "diverse_rows": 48}
+    module: Any = WeightedCloning(1, [-1.0], [1.0], str(steering.path), **{**sizes, **settings})
+    data = SimpleNamespace(
+        expert_train=expert,
+        diverse_train=diverse,
+        expert_statistics=measure(expert),
+        statistics=measure(expert, diverse),
+        streams={"expert": 16},
+    )
+    module._trainer = SimpleNamespace(datamodule=data)
+    module.setup("fit")
+    optimizers = [SimpleNamespace(optimizer=module.configure_optimizers())]
+    module.optimizers = lambda: optimizers
+    module.manual_backward = lambda loss, **given: loss.backward(**given)
+    return module, data
+
+
+def test_rows_are_drawn_as_they_lead_to_reward(steering: Any) -> None:
+    module, _ = cloning(steering)
+    observation, action = module.draw(100)
+    assert observation.shape == action.shape == (100, 48, 1)
+    best = (-observation / 0.5).clamp(-1.0, 1.0)
+    assert float(((action - best).abs() < 1e-6).float().mean()) > 0.9  # a tenth of the rows
+    even, _ = cloning(steering, effective_share=1.0)
+    observation, action = even.draw(100)
+    assert float(((action + observation / 0.5).abs() < 1e-6).float().mean()) < 0.2
+
+
+def test_what_is_learned_does_where_nothing_was_demonstrated_what_pays(steering: Any) -> None:
+    distances = {}
+    for share in (0.1, 1.0):
+        module, data = cloning(steering, effective_share=share)
+        rows = TensorDict(
+            {name: data.expert_train[name][:16].expand(200, 16, 1) for name in ("observation", "action")},
+            batch_size=[200, 16],
+        )
+        logged = module.run(module.converse({"expert": rows}))
+        assert module.updates == 200 and bool(torch.isfinite(logged["loss"]))
+        distances[share] = steering.distance_from_best(module)
+    assert distances[0.1] < 0.2 < 0.6 < distances[1.0]
+
+
+def test_observations_are_on_the_scale_of_what_is_cloned(steering: Any) -> None:
+    module, data = cloning(steering, own_scale=1.0, narrowest=0.0)
+    drawn = module.draw(400)[0].flatten()
+    cloned = torch.cat([data.expert_train["observation"].flatten()[:1].expand(400 * 16), drawn])
+    assert float(module.policy.normalizer.mean) == pytest.approx(float(cloned.mean()), abs=0.02)
+    assert float(module.policy.normalizer.std) == pytest.approx(float(cloned.std()), rel=0.03)
+
+
+def test_what_cannot_be_weighted_is_refused(steering: Any) -> None:
+    path = str(steering.path)
+    for settings, message in (
+        ({"rows": "all"}, "rows is 'all'"),
+        ({"effective_share": 0.0}, "no row would count"),
+        ({"effective_share": 1.5}, "effective_share is 1.5"),
+        ({"discount": 1.0}, "discount is 1.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            WeightedCloning(1, [-1.0], [1.0], path, **settings)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="lower action bounds"):
+        WeightedCloning(1, [-2.0], [1.0], path)
+    module, data = cloning(steering)
+    data.diverse_train = None
+    with pytest.raises(ValueError, match="weighted cloning is of diverse data"):
+        module.setup("fit")
+    untrained = Simulator.load(steering.path)
+    untrained.reward_learned = False
+    untrained.save(steering.path)
+    with pytest.raises(ValueError, match="was never trained"):
+        WeightedCloning(1, [-1.0], [1.0], path)
