@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from datamodules.cache import SCATTERED_ROWS, any_table_is_mapped, release_mapped_tables
+from datamodules.errors import DataError
 from lit_modules.random_stream import RandomStream
 
 # Odd constants of a 32-bit integer hash (the finaliser of MurmurHash3).
@@ -22,11 +23,11 @@ def require_streams(data: Any, names: Sequence[str]) -> None:
     """Refuse a data module that does not deliver the streams a method reads.
 
     Raises:
-        ValueError: naming what is missing and how to ask for it.
+        DataError: naming what is missing and how to ask for it.
     """
     missing = [name for name in names if name not in data.streams]
     if missing:
-        raise ValueError(
+        raise DataError(
             f"this method reads the data stream(s) {', '.join(missing)}, which `data.streams` does not list: "
             f"add e.g. `{missing[0]}: 256` there"
         )

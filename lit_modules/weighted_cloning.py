@@ -18,8 +18,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from datamodules.cache import release_mapped_tables
+from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import BehaviourCloning
-from lit_modules.learned_returns import learned_returns, return_weights
+from lit_modules.learned_returns import CHUNK, learned_returns, return_weights
 from lit_modules.method import Conversation, Descend
 from lit_modules.rows import require_streams, take
 from lit_modules.spaces import refuse_other_spaces
@@ -71,7 +73,7 @@ class WeightedCloning(BehaviourCloning):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         require_streams(data, ["expert"])
         if data.diverse_train is None:
-            raise ValueError("weighted cloning is of diverse data: name some as data.diverse, or clone demonstrations")
+            raise DataError("weighted cloning is of diverse data: name some as data.diverse, or clone demonstrations")
         returns = learned_returns(self._simulator[0], data.diverse_train, self.hparams["discount"])
         weights = return_weights(returns, self.hparams["effective_share"])
         self._cumulative = weights.cumsum(0) / weights.sum()
@@ -82,9 +84,10 @@ class WeightedCloning(BehaviourCloning):
         observation, share = data.diverse_train["observation"], weights / weights.sum()
         mean = torch.zeros(observation.shape[1], dtype=torch.double)
         square = torch.zeros_like(mean)
-        for rows, of_each in zip(observation.split(8192), share.split(8192), strict=True):
+        for rows, of_each in zip(observation.split(CHUNK), share.split(CHUNK), strict=True):
             mean += of_each @ rows.double()
             square += of_each @ rows.double().square()
+            release_mapped_tables()
         expert, demonstrated = data.expert_statistics, data.streams["expert"]
         ours = demonstrated / (demonstrated + self.hparams["diverse_rows"])
         expert_mean, expert_square = expert.observation_mean.double(), expert.observation_std.double().square()

@@ -212,6 +212,13 @@ def test_what_is_refused_is_refused_in_a_sentence(
     assert not Path("runs").exists()
 
 
+def test_a_stream_that_is_missing_is_refused_in_a_sentence(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([*words("behaviour_cloning", 2), "--data.streams={diverse: 8}"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offsim: ")]
+    assert "add e.g. `expert: 256` there" in line
+    assert not list(Path("runs").rglob("*.ckpt"))
+
+
 def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

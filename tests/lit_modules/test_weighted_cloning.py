@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from datamodules.errors import DataError
 from datamodules.statistics import measure
 from lit_modules.weighted_cloning import WeightedCloning
 from zoo import Simulator
@@ -95,7 +96,7 @@ def test_what_cannot_be_weighted_is_refused(steering: Any) -> None:
         WeightedCloning(1, [-2.0], [1.0], path)
     module, data = cloning(steering)
     data.diverse_train = None
-    with pytest.raises(ValueError, match="weighted cloning is of diverse data"):
+    with pytest.raises(DataError, match="weighted cloning is of diverse data"):
         module.setup("fit")
     untrained = Simulator.load(steering.path)
     untrained.reward_learned = False
