@@ -15,9 +15,10 @@ def cloned_start(folder: Path) -> dict[str, float | None]:
     """What became of it in the run of a folder.
 
     Returns:
-        ``share_in_simulator``, what it has of the demonstrations' return there, ``None`` where that is no number; and
-        ``hold``, the share that was left of the weights of what holds the policy to it. Empty where the policy stage
-        did not judge it; runs of before have no ``hold``.
+        ``share_in_simulator``, what it has of the demonstrations' return there (of their length, where the reward is
+        learned along with the policy), ``None`` where that is no number; and ``hold``, the share that was left of the
+        weights of what holds the policy to it. Empty where the policy stage did not judge it; runs of before have no
+        ``hold``.
     """
     logged = last_values(folder / "policy" / "metrics.csv")
     demonstrated = logged.get(DEMONSTRATED, 0.0)
@@ -37,4 +38,4 @@ def in_words(start: Mapping[str, object]) -> str | None:
         return None
     earned = f"{100.0 * share:.1f}%" if isinstance(share, float) else "no part that is a number"
     held = "the policy was held to it" if hold == 1.0 else "it was let go of"
-    return f"The cloned policy has {earned} of the demonstrations' return in the Simulator: {held}."
+    return f"The cloned policy has {earned} of what the demonstrations have in the Simulator: {held}."

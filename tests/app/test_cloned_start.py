@@ -10,7 +10,7 @@ from app.cloned_start import cloned_start, in_words
 
 COLUMNS = ("train/cloned/demonstrated", "train/cloned/earned", "train/cloned/hold")
 HELD, LET_GO = (
-    "The cloned policy has 90.0% of the demonstrations' return in the Simulator: " + became
+    "The cloned policy has 90.0% of what the demonstrations have in the Simulator: " + became
     for became in ("the policy was held to it.", "it was let go of.")
 )
 
