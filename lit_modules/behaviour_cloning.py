@@ -134,12 +134,17 @@ class BehaviourCloning(Method):
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         given, losses = self.hparams, []
-        for rows in batch[self.hparams["rows"]].unbind(0):
+        for rows in zip(*self.cloned_rows(batch), strict=True):
             rate = self.decayed_rate(given["learning_rate"], given["decay_updates"], given["final_rate"])
-            parts = yield Descend("objective", (rows["observation"], rows["action"]), learning_rate=rate)
+            parts = yield Descend("objective", rows, learning_rate=rate)
             losses.append(parts["loss"])
             self.updates += 1
         return {"loss": torch.stack(losses).mean()}
+
+    def cloned_rows(self, batch: dict[str, TensorDict]) -> tuple[Tensor, Tensor]:
+        """Observations and actions that the updates of a batch clone, ``(K, N, ...)``."""
+        rows = batch[self.hparams["rows"]]
+        return rows["observation"], rows["action"]
 
     def objective(self, observation: Tensor, action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of demonstrated transitions ``(B, ...)``, averaged over the members."""

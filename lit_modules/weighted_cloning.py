@@ -22,7 +22,6 @@ from datamodules.cache import release_mapped_tables
 from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.learned_returns import CHUNK, learned_returns, return_weights
-from lit_modules.method import Conversation, Descend
 from lit_modules.rows import require_streams, take
 from lit_modules.spaces import refuse_other_spaces
 from zoo.simulator import Simulator
@@ -106,14 +105,8 @@ class WeightedCloning(BehaviourCloning):
         rows = torch.searchsorted(self._cumulative, chance, right=True).clamp_max(len(table) - 1)
         return tuple(take([table[name]], rows).to(self.device) for name in ("observation", "action"))  # type: ignore[return-value]
 
-    def converse(self, batch: dict[str, TensorDict]) -> Conversation:
-        given, losses, expert = self.hparams, [], batch["expert"]
-        observation, action = self.draw(expert.batch_size[0])
-        observation = torch.cat([expert["observation"], observation], dim=1)
-        action = torch.cat([expert["action"], action], dim=1)
-        for rows in zip(observation, action, strict=True):
-            rate = self.decayed_rate(given["learning_rate"], given["decay_updates"], given["final_rate"])
-            parts = yield Descend("objective", rows, learning_rate=rate)
-            losses.append(parts["loss"])
-            self.updates += 1
-        return {"loss": torch.stack(losses).mean()}
+    def cloned_rows(self, batch: dict[str, TensorDict]) -> tuple[Tensor, Tensor]:
+        """Demonstrations, and diverse rows beside them."""
+        observation, action = super().cloned_rows(batch)
+        others = self.draw(len(observation))
+        return torch.cat([observation, others[0]], dim=1), torch.cat([action, others[1]], dim=1)
