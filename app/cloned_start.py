@@ -1,10 +1,11 @@
-"""What became of the cloned policy that a run started from, as its policy stage judged it in the Simulator."""
+"""Which cloned policy a run's policy stage started from, and what became of it, as was judged in the Simulator."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from app.loggers import last_values
 
@@ -31,11 +32,60 @@ def cloned_start(folder: Path) -> dict[str, float | None]:
     }
 
 
-def in_words(start: Mapping[str, object]) -> str | None:
-    """The same as a sentence, if it says how the policy was held."""
-    share, hold = start.get("share_in_simulator"), start.get("hold")
+def weighted_start(folder: Path) -> dict[str, bool | float | None]:
+    """Whether the policy stage of the run of a folder started from weighted cloning.
+
+    Returns:
+        ``weighted``; ``share_in_simulator``, what the policy cloned from demonstrations has of their learned return
+        there, ``None`` where that is no number; ``cloned_length`` and ``weighted_length``, the mean steps after which
+        episodes of the two end there. Empty where there was no choice.
+    """
+    logged = last_values(folder / "weighted_cloning" / "metrics.csv")
+    if "start/weighted" not in logged:
+        return {}
+    demonstrated = logged.get("start/demonstrated", 0.0)
+    share = logged.get("start/cloned_return", math.nan) / demonstrated if demonstrated > 0.0 else math.nan
+    return {
+        "weighted": logged["start/weighted"] > 0.0,
+        "share_in_simulator": share if math.isfinite(share) else None,
+        **{name: logged.get(f"start/{name}") for name in ("cloned_length", "weighted_length")},
+    }
+
+
+def in_words(metrics: Mapping[str, Any]) -> str:
+    """Both as sentences.
+
+    Args:
+        metrics: content of a run's ``metrics.json``.
+    """
+    choice, start = metrics.get("weighted_start", {}), metrics.get("cloned_start", {})
+    return " ".join(filter(None, (_chosen(choice), _became(start, bool(choice.get("weighted"))))))
+
+
+def _chosen(choice: Mapping[str, Any]) -> str:
+    cloned, weighted = choice.get("cloned_length"), choice.get("weighted_length")
+    if not isinstance(cloned, float) or not isinstance(weighted, float):
+        return ""
+    taken, other = (
+        ("weighted cloning", "plain cloning") if choice["weighted"] else ("plain cloning", "weighted cloning")
+    )
+    return (
+        f"Training in the Simulator starts from {taken} and not from {other}: there the cloned policy has "
+        f"{_share(choice.get('share_in_simulator'))} of the demonstrations' return and its episodes end after "
+        f"{cloned:.0f} steps, those of the weighted one after {weighted:.0f}."
+    )
+
+
+def _became(start: Mapping[str, Any], weighted: bool) -> str:
+    """What became of it, if the policy stage said how the policy was held."""
+    hold = start.get("hold")
     if not isinstance(hold, float):
-        return None
-    earned = f"{100.0 * share:.1f}%" if isinstance(share, float) else "no part that is a number"
+        return ""
+    name = "weighted" if weighted else "cloned"
     held = "the policy was held to it" if hold == 1.0 else "it was let go of"
-    return f"The cloned policy has {earned} of what the demonstrations have in the Simulator: {held}."
+    share = _share(start.get("share_in_simulator"))
+    return f"The {name} policy has {share} of what the demonstrations have in the Simulator: {held}."
+
+
+def _share(share: object) -> str:
+    return f"{100.0 * share:.1f}%" if isinstance(share, float) else "no part that is a number"

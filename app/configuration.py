@@ -24,6 +24,7 @@ from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
+from lit_modules.weighted_cloning import WeightedCloning
 from zoo.tasks import TASKS
 
 DEFAULTS = "defaults"
@@ -35,7 +36,8 @@ POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
     "SimulatorPPO": SimulatorPPO,
     "OfflineMLIRL": OfflineMLIRL,
 }
-STAGES = ("behaviour_cloning", "simulator", "policy")
+STAGES = ("behaviour_cloning", "simulator", "weighted_cloning", "policy")
+OPTIONAL = ("weighted_cloning",)  # of these, what a run may leave out
 # Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
 LATER = {"matmul_precision": "highest"}
 LATER_OF_MODELS: dict[str, dict[str, Any]] = {
@@ -146,6 +148,8 @@ def load_configuration(source: str, method: str | None = None, above: tuple[Path
 def as_then(configuration: DictConfig) -> DictConfig:
     """A whole configuration, as a run leaves it, that says how a cloned policy was held before it could say so.
 
+    Stages that it does not know and leaves out are as in the defaults.
+
     Args:
         configuration: of a run; what it lacks is set in place.
     """
@@ -153,7 +157,17 @@ def as_then(configuration: DictConfig) -> DictConfig:
     if model:
         for name in HOLDING:
             model.setdefault(name, LATER_OF_MODELS["policy"][name])
+    for name in OPTIONAL:
+        if name not in configuration:
+            configuration[name] = read_yaml(_defaults())[name]
     return configuration
+
+
+def _defaults() -> Path:
+    """The file of the shipped defaults."""
+    file = find_configuration(DEFAULTS)
+    assert file is not None
+    return file
 
 
 def find_configuration(name: str, folder: Path = Path()) -> Path | None:
@@ -266,13 +280,13 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         raise UserError(f"the configuration cannot be read: {str(error).splitlines()[0]}") from error
     if missing:
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
-    _check_stages(merged.stages)
+    _check_stages(merged)
     refuse_other_types(settings)
     if merged.behaviour_cloning.rows not in ROWS:
         raise UserError(f"behaviour_cloning.rows is {merged.behaviour_cloning.rows!r}: choose one of {', '.join(ROWS)}")
     if merged.policy.method not in POLICY_METHODS:
         raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
-    methods: tuple[type, ...] = (BehaviourCloning, OffSim, POLICY_METHODS[merged.policy.method])
+    methods: tuple[type, ...] = (BehaviourCloning, OffSim, WeightedCloning, POLICY_METHODS[merged.policy.method])
     for stage, method in zip(STAGES, methods, strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
         refuse_misfits(f"{stage}.model.", settings[stage]["model"], method)
@@ -310,18 +324,23 @@ def _refuse_without_task(configuration: DictConfig) -> None:
         raise UserError("evaluation.reward_histograms needs a known task, for its random transitions: set it to false")
 
 
-def _check_stages(stages: Any) -> None:
+def _check_stages(configuration: DictConfig) -> None:
+    stages: Any = configuration.stages
     listed = list(stages) if isinstance(stages, ListConfig) else [stages]
     unknown = [name for name in listed if name not in STAGES]
     if unknown:
         close = difflib.get_close_matches(str(unknown[0]), STAGES, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known stages are {', '.join(STAGES)}"
         raise UserError(f"unknown stage {unknown[0]!r} in stages: {hint}")
-    if not listed or listed != list(STAGES[: len(listed)]) or not isinstance(stages, ListConfig):
+    ordered = [name for name in STAGES if name in listed or name not in OPTIONAL]
+    if not listed or listed != ordered[: len(listed)] or not isinstance(stages, ListConfig):
         raise UserError(
             f"stages is {listed}: each stage builds on those before it, so list them from the first on: "
-            f"[{', '.join(STAGES)}], or stop earlier"
+            f"[{', '.join(name for name in STAGES if name not in OPTIONAL)}], or stop earlier; "
+            f"{', '.join(OPTIONAL)} comes before policy"
         )
+    if "weighted_cloning" in listed and not configuration.data.diverse:
+        raise UserError("weighted_cloning is of diverse data: name some as data.diverse, or leave it out of stages")
 
 
 def refuse_unknown(key: str, known: DictConfig) -> None:

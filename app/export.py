@@ -11,6 +11,7 @@ from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_policy import SimulatorPolicy
+from lit_modules.weighted_cloning import WeightedCloning
 from zoo import Policy, Simulator
 
 
@@ -26,6 +27,8 @@ def learned(module: lightning.LightningModule, data: lightning.LightningDataModu
         return module.export(data)
     if isinstance(module, SimulatorPolicy):
         return module.finished_policy(data)
+    if isinstance(module, WeightedCloning):
+        return module.better_start(data)
     if isinstance(module, BehaviourCloning):
         return module.policy
     raise TypeError(f"{type(module).__name__} is not a method of this project")

@@ -38,6 +38,7 @@ COLORS = {
     "simulator": "#2f7fd0",
     "policy": "#d4552a",
     "behaviour cloning": "#9366c8",
+    "weighted cloning": "#c0508f",
 }
 OTHER_COLORS = ("#7a8591", "#c0508f", "#16909c", "#8d7a4f")
 STYLE: dict[Any, Any] = {

@@ -12,6 +12,8 @@ from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Simulator
 from zoo.tasks import Task
 
+POLICIES = ("behaviour_cloning", "weighted_cloning", "policy")  # stages that train one, in their order
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -49,7 +51,18 @@ class FinishedRun:
     @property
     def cloned_policy(self) -> Path:
         """File of the policy that training starts from."""
-        return self.folder / "behaviour_cloning.safetensors"
+        return start_of(self.configuration, self.folder)
+
+
+def policies_of(configuration: DictConfig) -> list[str]:
+    """The stages of a run that train a policy, which is also what their entries in ``metrics.json`` are called."""
+    return [name for name in POLICIES if name in configuration.stages]
+
+
+def start_of(configuration: DictConfig, folder: Path) -> Path:
+    """File of the policy that the policy stage of a run starts from, that of the last stage which cloned one."""
+    *_, last = (name for name in policies_of(configuration) if name != "policy")
+    return folder / f"{last}.safetensors"
 
 
 def policies_over_training(start: Path, snapshots: Path, end: Path, updates: int) -> dict[int, Path]:

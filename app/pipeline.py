@@ -11,12 +11,12 @@ from typing import Any
 import lightning
 from omegaconf import DictConfig, OmegaConf
 
-from app.cloned_start import cloned_start, in_words
+from app.cloned_start import cloned_start, in_words, weighted_start
 from app.configuration import POLICY_METHODS
 from app.errors import UserError
 from app.evaluate import episode_returns, real_episodes, summarize_episodes
 from app.export import simulator_of
-from app.finished_run import FinishedRun
+from app.finished_run import FinishedRun, policies_of, start_of
 from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
 from app.own_system import evaluate_in_simulator, table
@@ -30,6 +30,7 @@ from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.method import Method
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
+from lit_modules.weighted_cloning import WeightedCloning
 from zoo import Policy, get_task, load
 from zoo.policy import separated
 
@@ -55,6 +56,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         **({"rate_factors": slower} if (slower := rate_factors(folder)) else {}),
         **facts,
         **evaluation,
+        **({"weighted_start": choice} if (choice := weighted_start(folder)) else {}),
         **({"cloned_start": start} if (start := cloned_start(folder)) else {}),
     }
     # Stages of an earlier, interrupted call count as well, and so does what was trained once for several runs
@@ -83,6 +85,8 @@ def make_data(configuration: DictConfig, stage: str) -> TransitionDataModule:
     settings = configuration[stage]
     if stage == "behaviour_cloning":
         streams = {settings.rows: settings.batch_size}
+    elif stage == "weighted_cloning":
+        streams = {"expert": settings.expert_rows}
     else:
         streams = {"expert": settings.expert_rows, "all": settings.all_rows}
         if stage == "simulator" and settings.model.get("margin_weight", 0.0) > 0 and configuration.data.diverse:
@@ -109,25 +113,27 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
         **{str(name): value for name, value in arguments.items()},
     }
     cloned = str(folder / "behaviour_cloning.safetensors")
+    simulator = str(folder / "simulator.safetensors")
     if stage == "behaviour_cloning":
         stage_settings = configuration[stage]
         return BehaviourCloning(**{"decay_updates": stage_settings.updates, "rows": stage_settings.rows, **settings})
+    if stage == "weighted_cloning":
+        return WeightedCloning(
+            simulator=simulator,
+            cloned_policy=cloned,
+            **{**configuration.behaviour_cloning.model, "decay_updates": configuration[stage].updates, **settings},
+        )
     if stage == "simulator":
         if not configuration.data.diverse:
             settings["margin_weight"] = 0.0  # OffSim+ needs diverse data
         return OffSim(task=configuration.task, cloned_policy=cloned, **settings)
     return POLICY_METHODS[configuration.policy.method](
-        simulator=str(folder / "simulator.safetensors"),
-        cloned_policy=cloned,
+        simulator=simulator,
+        cloned_policy=str(start_of(configuration, folder)),
         snapshot_every=configuration.policy.updates // configuration.evaluation.curve_points,
         snapshots=str(folder / "policy" / "snapshots"),
         **{"decay_updates": configuration.policy.updates, **settings},
     )
-
-
-def policies_of(configuration: DictConfig) -> list[str]:
-    """The stages of a run that train a policy, which is also what their entries in ``metrics.json`` are called."""
-    return [name for name in ("behaviour_cloning", "policy") if name in configuration.stages]
 
 
 def evaluate(
@@ -158,7 +164,7 @@ def evaluate(
     for name in policies_of(configuration):
         real[name] = real_episodes(Policy.load(folder / f"{name}.safetensors"), task, settings.episodes, seed)
         result[name] = summarize_episodes(real[name], seed)
-    alone = learned_alone(folder) if "policy" in real else None
+    alone = learned_alone(configuration, folder) if "policy" in real else None
     if alone is not None:
         result["policy_alone"] = summarize_episodes(real_episodes(alone, task, settings.episodes, seed), seed)
     expert, last = result["expert"]["mean"], result[policies_of(configuration)[-1]]["mean"]
@@ -170,16 +176,16 @@ def evaluate(
         return result, None
     run = finished_run(configuration, folder, data)
     diagnosis = diagnose_training(
-        run, settings.curve_episodes, {0: real["behaviour_cloning"], run.updates: real["policy"]}
+        run, settings.curve_episodes, {0: real[run.cloned_policy.stem], run.updates: real["policy"]}
     )
     result["curve"] = diagnosis["over_training"]
     result["verdict"] = {name: diagnosis["verdict"][name] for name in ("kind", "reason")}
     return result, diagnosis
 
 
-def learned_alone(folder: Path) -> Policy | None:
+def learned_alone(configuration: DictConfig, folder: Path) -> Policy | None:
     """The networks of a run's policy that were trained in the Simulator, if cloned ones were joined with them."""
-    return separated(Policy.load(folder / "policy.safetensors"), Policy.load(folder / "behaviour_cloning.safetensors"))
+    return separated(Policy.load(folder / "policy.safetensors"), Policy.load(start_of(configuration, folder)))
 
 
 def _evaluate_own_system(configuration: DictConfig, folder: Path, data: TransitionDataModule) -> dict[str, Any]:
@@ -257,7 +263,7 @@ def _print_table(metrics: dict[str, Any]) -> None:
         _say_start(metrics)
         return
     say(f"{'':<20}{'mean':>9}  {'95% interval':>19}")
-    names = [name for name in ("expert", "behaviour_cloning", "policy") if name in metrics]
+    names = [name for name in ("expert", "behaviour_cloning", "weighted_cloning", "policy") if name in metrics]
     for name in [*names, "policy_alone"]:
         if name in metrics:
             row, label = metrics[name], NOT_JOINED if name == "policy_alone" else name.replace("_", " ")
@@ -271,5 +277,5 @@ def _print_table(metrics: dict[str, Any]) -> None:
 
 
 def _say_start(metrics: dict[str, Any]) -> None:
-    if sentence := in_words(metrics.get("cloned_start", {})):
+    if sentence := in_words(metrics):
         say(sentence)

@@ -25,8 +25,18 @@ from app.report_numbers import MISSING, duration, format_number, number, numbers
 from app.report_plots import Plots
 
 NOT_JOINED = "policy, not joined"  # what was learned in the Simulator, without the cloned networks beside it
-CONTENDERS = {"expert": "expert", "behaviour_cloning": "behaviour cloning", "policy": "policy"}
-STAGES = {"simulator": "simulator", "policy": "policy", "behaviour_cloning": "behaviour cloning"}
+CONTENDERS = {
+    "expert": "expert",
+    "behaviour_cloning": "behaviour cloning",
+    "weighted_cloning": "weighted cloning",
+    "policy": "policy",
+}
+STAGES = {
+    "simulator": "simulator",
+    "policy": "policy",
+    "behaviour_cloning": "behaviour cloning",
+    "weighted_cloning": "weighted cloning",
+}
 DISCOUNTED = ("value", "simulator_discounted_return")
 
 
@@ -71,7 +81,7 @@ def write_report(run_dir: Path) -> Path:
         measured=evaluations | alone,
         shares={key: _share(key, evaluations | alone, metrics) for key in evaluations | alone},
         comparison=_comparison(evaluations),
-        start=in_words(metrics.get("cloned_start", {})),
+        start=in_words(metrics),
         plots=plots,
         notes=plots.notes,
         sections=_sections(plots, diagnosis),
@@ -101,7 +111,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("task"), str):
         raise UserError(f'{path} does not describe a run, it has no "task": {advice}')
     shapes: dict[str, type] = {"data": list, "curve": list, "versions": dict, "stages": dict}
-    shapes.update(dict.fromkeys([*CONTENDERS, "policy_alone", "cloned_start"], dict))
+    shapes.update(dict.fromkeys([*CONTENDERS, "policy_alone", "weighted_start", "cloned_start"], dict))
     present = {key: value for key, value in metrics.items() if value is not None}
     for key, shape in shapes.items():
         value = present.get(key, shape())

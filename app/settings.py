@@ -52,6 +52,15 @@ class SimulatorStage:
 
 
 @dataclass
+class WeightedCloningStage:
+    """``weighted_cloning``."""
+
+    updates: PositiveInt
+    expert_rows: PositiveInt
+    model: dict[str, Any]
+
+
+@dataclass
 class PolicyStage:
     """``policy``."""
 
@@ -83,6 +92,7 @@ class Run:
     data: Data
     behaviour_cloning: BehaviourCloningStage
     simulator: SimulatorStage
+    weighted_cloning: WeightedCloningStage
     policy: PolicyStage
     evaluation: Evaluation
     task: str | None = None

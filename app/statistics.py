@@ -62,11 +62,12 @@ def summarize_seeds(results: dict[int, dict[str, Any]], seed: int = 0) -> dict[s
         seed: seed of the resampling.
 
     Returns:
-        ``seeds`` and for those of ``expert``, ``behaviour_cloning`` and ``policy`` that every run has:
+        ``seeds`` and for those of ``expert``, ``behaviour_cloning``, ``weighted_cloning`` and ``policy`` that every
+        run has:
         ``interquartile_mean``, ``ci95`` and ``means``, the mean return of each seed.
     """
     summary: dict[str, Any] = {"seeds": list(results)}
-    for name in ("expert", "behaviour_cloning", "policy"):
+    for name in ("expert", "behaviour_cloning", "weighted_cloning", "policy"):
         if all(name in result for result in results.values()):
             means = [result[name]["mean"] for result in results.values()]
             middle, interval = interquartile_interval(means, seed)

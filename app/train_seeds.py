@@ -11,9 +11,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from app.checkpoints import LAST, last_checkpoint
-from app.configuration import POLICY_METHODS, STAGES
+from app.configuration import POLICY_METHODS
 from app.errors import UserError
 from app.export import save_learned
+from app.finished_run import POLICIES
 from app.loggers import make_loggers
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
@@ -22,6 +23,8 @@ from app.statistics import summarize_seeds
 from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules.seeds import SeedData
 from lit_modules.seeds import SeedBatch
+
+COMPILED = ("simulator", "policy")  # stages that can be
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -110,7 +113,7 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> tor
     modules = []
     for (run, settings), own in zip(runs.items(), data, strict=True):
         # The batch as a whole is compiled or not, the replicas on their own never
-        alone = OmegaConf.merge(settings, {stage: {"model": {"compile": "never"}}} if stage != STAGES[0] else {})
+        alone = OmegaConf.merge(settings, {stage: {"model": {"compile": "never"}}} if stage in COMPILED else {})
         assert isinstance(alone, DictConfig)
         modules.append(make_module(alone, run, stage, own))
     # Compiling a batch was found to give nothing on a CPU, so that "auto" leaves it
@@ -136,7 +139,7 @@ def _fit_together(runs: dict[Path, DictConfig], folder: Path, stage: str) -> tor
 
 
 def _print(summary: dict[str, Any]) -> None:
-    for name in ("behaviour_cloning", "policy"):
+    for name in POLICIES:
         if name not in summary:
             continue
         low, high = summary[name]["ci95"]

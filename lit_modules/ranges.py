@@ -74,6 +74,7 @@ AT_LEAST_ZERO = [
     "smoothing_clip",
     "smoothing_noise",
     "snapshot_every",
+    "start_below",
     "temperature",
     "transition_warmup",
     "transition_weight_decay",

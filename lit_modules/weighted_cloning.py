@@ -5,8 +5,10 @@ r"""Cloning of demonstrations, and of diverse data as far as it leads to learned
 
 with nu the demonstrations' share of an update's rows, and G the learned reward that follows a row
 (``lit_modules.learned_returns``). Few demonstrations show little of what is beside them; among diverse data are rows
-that do what an expert would, and the learned reward says which. Source: reward-weighted regression, Peters & Schaal
-2007; the choice of T is ours, see docs/methods/behaviour_cloning.md.
+that do what an expert would, and the learned reward says which. What comes out is where a policy had better start:
+this policy, or the one that was cloned from demonstrations alone (``lit_modules.better_start``). Source:
+reward-weighted regression, Peters & Schaal 2007; the choice of T and of the start is ours, see
+docs/methods/behaviour_cloning.md.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from torch import Tensor
 from datamodules.cache import release_mapped_tables
 from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.better_start import compare_starts, longest_episode, weighted_is_better
+from lit_modules.hold import demonstrated_return
 from lit_modules.learned_returns import CHUNK, learned_returns, return_weights
 from lit_modules.rows import require_streams, take
 from lit_modules.spaces import refuse_other_spaces
+from zoo.policy import Policy
 from zoo.simulator import Simulator
 
 
@@ -38,6 +43,12 @@ class WeightedCloning(BehaviourCloning):
         diverse_rows: rows of diverse data per update, beside those of the stream ``expert``.
         discount: how much later reward counts, per step.
         effective_share: share of the diverse rows that counts effectively, which is what the temperature T follows.
+        cloned_policy: file of a policy that was cloned from the demonstrations alone; ``None``: there is none, and the
+            weighted one comes out in any case.
+        start_below: share of the demonstrations' learned return below which that one fails in the Simulator. Where it
+            does, and its episodes there end earlier than the weighted one's, the weighted one comes out; ``None``: in
+            any case.
+        judged_episodes: episodes in the Simulator by which that is judged.
         settings: arguments of ``BehaviourCloning``; ``rows`` stays ``expert``.
     """
 
@@ -48,8 +59,11 @@ class WeightedCloning(BehaviourCloning):
         action_high: Sequence[float],
         simulator: str,
         diverse_rows: int = 192,
-        discount: float = 0.98,
+        discount: float = 0.995,
         effective_share: float = 0.1,
+        cloned_policy: str | None = None,
+        start_below: float | None = 0.9,
+        judged_episodes: int = 100,
         **settings: Any,
     ) -> None:
         if settings.get("rows", "expert") != "expert":
@@ -64,7 +78,9 @@ class WeightedCloning(BehaviourCloning):
                 "more updates than its pretraining_updates"
             )
         refuse_other_spaces(learned, observation_size, action_low, action_high)
-        self._simulator = [learned]  # in a list, and so no part of the module
+        # In lists, and so no part of the module
+        self._simulator = [learned]
+        self._cloned = [] if cloned_policy is None else [Policy.load(cloned_policy)]
 
     def setup(self, stage: str) -> None:
         if stage != "fit":
@@ -77,6 +93,7 @@ class WeightedCloning(BehaviourCloning):
         weights = return_weights(returns, self.hparams["effective_share"])
         self._cumulative = weights.cumsum(0) / weights.sum()
         self.standardise(*self._cloned_statistics(data, weights), data.statistics.observation_std)
+        self.place_random_numbers(self.random)
 
     def _cloned_statistics(self, data: Any, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation ``(observation,)`` of what is cloned: demonstrations, and the others as they are drawn."""
@@ -95,9 +112,6 @@ class WeightedCloning(BehaviourCloning):
         deviation = (second - together.square()).clamp_min(0.0).sqrt()
         return together.float(), deviation.float()
 
-    def on_fit_start(self) -> None:
-        self.place_random_numbers(self.random)
-
     def draw(self, updates: int) -> tuple[Tensor, Tensor]:
         """Observations and actions of diverse rows, ``(updates, diverse_rows, ...)``, drawn by their weights."""
         table = self.trainer.datamodule.diverse_train  # type: ignore[attr-defined]
@@ -110,3 +124,21 @@ class WeightedCloning(BehaviourCloning):
         observation, action = super().cloned_rows(batch)
         others = self.draw(len(observation))
         return torch.cat([observation, others[0]], dim=1), torch.cat([action, others[1]], dim=1)
+
+    def better_start(self, data: Any) -> Policy:
+        """The policy that training in the Simulator had better start from; which one it is, is logged.
+
+        Args:
+            data: the data module.
+        """
+        if not self._cloned or self.updates == 0:
+            return self.policy
+        simulator, cloned = self._simulator[0], self._cloned[0]
+        figures = compare_starts(simulator, cloned, self.policy, self.hparams["judged_episodes"])
+        demonstrated = demonstrated_return(simulator.reward, data.expert_train, longest_episode(simulator))
+        taken = weighted_is_better(figures, demonstrated, self.hparams["start_below"])
+        logged = {**figures, "demonstrated": demonstrated, "weighted": float(taken)}
+        for logger in self.trainer.loggers:
+            logger.log_metrics({f"start/{name}": value for name, value in logged.items()}, self.updates)
+            logger.save()
+        return self.policy if taken else cloned

@@ -41,8 +41,9 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         ``share_of_expert``; ``cloned_share_in_simulator``, what the cloned policy has there of what the demonstrations
         have, if that was judged; of the end of its curve ``simulator_return``,
         ``simulator_standard_error`` and ``real_learned_return``, in learned reward; ``wall_seconds``; ``verdict``,
-        if there is one; what :func:`simulator_figures` returns; ``reward_histograms``, if it kept them; and ``run``,
-        what it was: the key of its settings, its data, versions, what it was trained on, and seconds of its stages.
+        ``weighted_start`` and ``weighted_cloning_mean``, that of what weighted cloning left, if there are any; what
+        :func:`simulator_figures` returns; ``reward_histograms``, if it kept them; and ``run``, what it was: the key
+        of its settings, its data, versions, what it was trained on, and seconds of its stages.
     """
     last = metrics.get("policy") or metrics["behaviour_cloning"]
     end = (metrics.get("curve") or [{}])[-1]
@@ -65,8 +66,9 @@ def read_row(run: Run, folder: Path, metrics: Mapping[str, Any]) -> Row:
         "real_learned_return": end.get("real_learned_return"),
         "wall_seconds": metrics["wall_seconds"],
     }
-    if "verdict" in metrics:
-        row["verdict"] = metrics["verdict"]
+    row |= {name: metrics[name] for name in ("verdict", "weighted_start") if name in metrics}
+    if "weighted_cloning" in metrics:
+        row["weighted_cloning_mean"] = metrics["weighted_cloning"]["mean"]
     row |= simulator_figures(folder, metrics)
     histograms = folder / "reward_histograms.json"
     if histograms.is_file():

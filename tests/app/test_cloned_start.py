@@ -25,19 +25,19 @@ HELD, LET_GO = (
             {"share_in_simulator": None, "hold": 0.01},
             LET_GO.replace("90.0%", "no part that is a number"),
         ),
-        ((100.0, 90.0), {"share_in_simulator": 0.9}, None),  # of before
-        ((-1.0, 90.0, 1.0), {}, None),
-        ((), {}, None),
+        ((100.0, 90.0), {"share_in_simulator": 0.9}, ""),  # of before
+        ((-1.0, 90.0, 1.0), {}, ""),
+        ((), {}, ""),
     ],
 )
 def test_a_run_says_what_became_of_the_cloned_policy(
-    tmp_path: Path, logged: tuple[object, ...], start: dict[str, object], sentence: str | None
+    tmp_path: Path, logged: tuple[object, ...], start: dict[str, object], sentence: str
 ) -> None:
     (tmp_path / "policy").mkdir()
     rows = [COLUMNS[: len(logged)], logged, [""] * len(logged)]  # the last of each that there is
     (tmp_path / "policy" / "metrics.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
     assert cloned_start(tmp_path) == start
-    assert in_words(cloned_start(tmp_path)) == sentence
+    assert in_words({"cloned_start": cloned_start(tmp_path)}) == sentence
 
 
 def test_a_run_without_a_policy_stage_has_nothing_to_say(tmp_path: Path) -> None:

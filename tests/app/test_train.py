@@ -21,6 +21,7 @@ from app import main as command
 from app.configuration import POLICY_METHODS, load_configuration, parse_overrides, resolve, shipped_tasks
 from app.errors import UserError
 from app.pipeline import learned_alone
+from app.run_folder import configuration_of
 from app.train_seeds import parse_seeds
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
@@ -207,7 +208,7 @@ def test_what_was_learned_alone_is_measured_beside_what_was_joined(finished: Pat
     metrics = json.loads((finished / "metrics.json").read_text())
     members = [Policy.load(finished / f"{name}.safetensors").members for name in ("behaviour_cloning", "policy")]
     joined = members[1] == 2 * members[0]
-    alone = learned_alone(finished)
+    alone = learned_alone(configuration_of(finished, ["stages"]), finished)
     assert ("policy_alone" in metrics) == joined == (alone is not None)
     if alone is not None:
         assert alone.members == members[0] and metrics["policy_alone"]["episodes"] == metrics["policy"]["episodes"]

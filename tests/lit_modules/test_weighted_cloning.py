@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,22 @@ from tensordict import TensorDict
 
 from datamodules.errors import DataError
 from datamodules.statistics import measure
+from lit_modules.better_start import weighted_is_better
 from lit_modules.weighted_cloning import WeightedCloning
 from zoo import Simulator
+
+
+class Kept:
+    """A logger that remembers."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        self.values |= values
+
+    def save(self) -> None:
+        """Nothing is written."""
 
 
 def of_two_habits(steering: Any, good_rows: int = 200, bad_rows: int = 1800) -> TensorDict:
@@ -41,7 +56,8 @@ def cloning(steering: Any, **settings: Any) -> tuple[WeightedCloning, Any]:
         statistics=measure(expert, diverse),
         streams={"expert": 16},
     )
-    module._trainer = SimpleNamespace(datamodule=data)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module._trainer = SimpleNamespace(datamodule=data, strategy=strategy, global_rank=0, loggers=[Kept()])
     module.setup("fit")
     optimizers = [SimpleNamespace(optimizer=module.configure_optimizers())]
     module.optimizers = lambda: optimizers
@@ -103,3 +119,35 @@ def test_what_cannot_be_weighted_is_refused(steering: Any) -> None:
     untrained.save(steering.path)
     with pytest.raises(ValueError, match="was never trained"):
         WeightedCloning(1, [-1.0], [1.0], path)
+
+
+@pytest.mark.parametrize(
+    ("returned", "cloned", "weighted", "below", "taken"),
+    [
+        (95.0, 50.0, 60.0, 0.9, False),  # the cloned one does well
+        (85.0, 50.0, 60.0, 0.9, True),
+        (85.0, 60.0, 60.0, 0.9, False),  # at a tie it stays
+        (85.0, 60.0, 50.0, 0.9, False),
+        (math.nan, 50.0, 60.0, 0.9, True),
+        (85.0, 50.0, 60.0, 0.8, False),
+        (95.0, 60.0, 50.0, None, True),
+    ],
+)
+def test_a_policy_starts_where_episodes_of_the_simulator_end_later(
+    returned: float, cloned: float, weighted: float, below: float | None, taken: bool
+) -> None:
+    figures = {"cloned_return": returned, "cloned_length": cloned, "weighted_length": weighted}
+    assert weighted_is_better(figures, 100.0, below) is taken
+
+
+def test_what_comes_out_is_the_better_start_and_which_is_logged(steering: Any, cloned_policy: str) -> None:
+    for below, weighted in ((0.9, False), (None, True)):
+        module, data = cloning(steering, cloned_policy=cloned_policy, start_below=below)
+        assert module.better_start(data) is module.policy  # before there was any training
+        module.updates = 1
+        start = module.better_start(data)
+        assert (start is module.policy) is weighted
+        logged = module.trainer.loggers[0].values
+        assert logged["start/weighted"] == float(weighted) and logged["start/demonstrated"] > 0.0
+        # Nothing ends early in this Simulator, so that without a reason the cloned policy stays
+        assert logged["start/cloned_length"] == logged["start/weighted_length"] == 1000.0

@@ -1,0 +1,102 @@
+"""Runs with weighted cloning between simulator and policy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app import main as command
+from app.cloned_start import in_words, weighted_start
+from zoo import Policy
+
+STAGES = "--stages=[behaviour_cloning,simulator,weighted_cloning,policy]"
+SMALL = [
+    "--weighted_cloning.updates=100",
+    "--weighted_cloning.expert_rows=4",
+    "--weighted_cloning.model.diverse_rows=12",
+]
+LOGGED = ("cloned_return", "demonstrated", "cloned_length", "weighted_length", "weighted")
+
+
+def test_a_policy_starts_from_weighted_cloning(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    always = "--weighted_cloning.model.start_below=null"
+    assert command.main([*tiny, STAGES, *SMALL, always, "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["stages"]) == ["behaviour_cloning", "simulator", "weighted_cloning", "policy"]
+    assert {"mean", "ci95"} <= set(metrics["weighted_cloning"]) and metrics["weighted_start"]["weighted"] is True
+    assert metrics["curve"][0]["real_return"] == metrics["weighted_cloning"]["mean"]
+    for page in ((out / "report.html").read_text(), capsys.readouterr().out):
+        assert "Training in the Simulator starts from weighted cloning" in page and "weighted cloning" in page.lower()
+    weighted = (out / "weighted_cloning.safetensors").read_bytes()
+    assert weighted != (out / "behaviour_cloning.safetensors").read_bytes()
+    start = Policy.load(out / "weighted_cloning.safetensors")
+    assert Policy.load(out / "policy.safetensors").normalizer.mean.equal(start.normalizer.mean)
+    assert not start.normalizer.mean.equal(Policy.load(out / "behaviour_cloning.safetensors").normalizer.mean)
+
+    # Many seeds at once, and other settings of the policy stage alone, leave it as it is
+    assert command.main([*tiny, STAGES, *SMALL, always, "--seeds=0,1", "--out", str(tmp_path / "both")]) == 0
+    together = json.loads((tmp_path / "both" / "seed0" / "metrics.json").read_text())
+    assert together["weighted_start"] == pytest.approx(metrics["weighted_start"], rel=1e-3)
+    assert "weighted_cloning" in json.loads((tmp_path / "both" / "metrics.json").read_text())
+    again = ["--stages-of", str(out), "--policy.updates=50", "--out", str(tmp_path / "again")]
+    assert command.main([*tiny, STAGES, *SMALL, always, *again]) == 0
+    assert (tmp_path / "again" / "weighted_cloning.safetensors").read_bytes() == weighted
+    assert json.loads((tmp_path / "again" / "metrics.json").read_text())["weighted_start"] == metrics["weighted_start"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--stages=[behaviour_cloning,weighted_cloning,policy]"], "list them from the first on"),
+        (["--stages=[weighted_cloning]"], "list them from the first on"),
+        ([STAGES, "--data.diverse=[]"], "weighted_cloning is of diverse data"),
+        ([STAGES, "--weighted_cloning.model.rows=all"], "rows is 'all'"),
+        ([STAGES, "--weighted_cloning.model.effective_share=0.0"], "no row would count"),
+        ([STAGES, "--weighted_cloning.model.start_under=1"], "did you mean weighted_cloning.model.start_below"),
+        ([STAGES, "--weighted_cloning.updates=0"], "weighted_cloning.updates"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_training(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert command.main([*tiny, *words, "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("logged", "sentence"),
+    [
+        (
+            (400.0, 800.0, 700.0, 900.0, 1.0),
+            "Training in the Simulator starts from weighted cloning and not from plain cloning: there the cloned "
+            "policy has 50.0% of the demonstrations' return and its episodes end after 700 steps, those of the "
+            "weighted one after 900. The weighted policy has 30.0% of what the demonstrations have in the Simulator: "
+            "it was let go of.",
+        ),
+        (
+            (400.0, -1.0, 900.0, 700.0, 0.0),
+            "Training in the Simulator starts from plain cloning and not from weighted cloning: there the cloned "
+            "policy has no part that is a number of the demonstrations' return and its episodes end after 900 steps, "
+            "those of the weighted one after 700. The cloned policy has 30.0% of what the demonstrations have in the "
+            "Simulator: it was let go of.",
+        ),
+    ],
+)
+def test_a_run_says_where_its_policy_started(tmp_path: Path, logged: tuple[float, ...], sentence: str) -> None:
+    (tmp_path / "weighted_cloning").mkdir()
+    rows = [[f"start/{name}" for name in LOGGED], logged]
+    (tmp_path / "weighted_cloning" / "metrics.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    choice = weighted_start(tmp_path)
+    assert choice["weighted"] == bool(logged[-1])
+    start = {"share_in_simulator": 0.3, "hold": 0.01}
+    assert in_words({"weighted_start": choice, "cloned_start": start}) == sentence
+
+
+def test_a_run_without_a_choice_has_nothing_to_say_of_it(tmp_path: Path) -> None:
+    assert weighted_start(tmp_path) == {} and in_words({}) == ""
