@@ -104,13 +104,11 @@ def make_data(configuration: DictConfig, stage: str) -> TransitionDataModule:
 def make_module(configuration: DictConfig, folder: Path, stage: str, data: TransitionDataModule) -> Method:
     """The method of a stage as this run's seed makes it: cloning, OffSim, or the policy in the frozen Simulator."""
     lightning.seed_everything(configuration.seed, verbose=False)
-    arguments = OmegaConf.to_container(configuration[stage].model)
-    assert isinstance(arguments, dict)
     settings: dict[str, Any] = {
         "observation_size": data.observation_size,
         "action_low": data.action_low,
         "action_high": data.action_high,
-        **{str(name): value for name, value in arguments.items()},
+        **_arguments(configuration, stage),
     }
     cloned = str(folder / "behaviour_cloning.safetensors")
     simulator = str(folder / "simulator.safetensors")
@@ -121,7 +119,9 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
         return WeightedCloning(
             simulator=simulator,
             cloned_policy=cloned,
-            **{**configuration.behaviour_cloning.model, "decay_updates": configuration[stage].updates, **settings},
+            **_arguments(configuration, "behaviour_cloning")
+            | {"decay_updates": configuration[stage].updates}
+            | settings,
         )
     if stage == "simulator":
         if not configuration.data.diverse:
@@ -134,6 +134,13 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
         snapshots=str(folder / "policy" / "snapshots"),
         **{"decay_updates": configuration.policy.updates, **settings},
     )
+
+
+def _arguments(configuration: DictConfig, stage: str) -> dict[str, Any]:
+    """What the configuration says of a stage's model, as plain data, which checkpoints can hold."""
+    arguments = OmegaConf.to_container(configuration[stage].model)
+    assert isinstance(arguments, dict)
+    return {str(name): value for name, value in arguments.items()}
 
 
 def evaluate(

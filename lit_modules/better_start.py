@@ -1,7 +1,8 @@
 """Which of two cloned policies a learner had better start from, as far as the Simulator can say.
 
-Learned reward is no judge of it: it pays what looks like the demonstrations, and a policy of other data does not. When
-an episode ends is known better, by a rule or from data.
+Where the policy that was cloned from demonstrations alone fails, it is where no data is, and nothing that the Simulator
+promises there is known. One that was cloned from other data as well is nearer to it. Learned reward is no judge between
+the two: it pays what looks like the demonstrations. When an episode ends is known better, by a rule or from data.
 """
 
 from __future__ import annotations
@@ -44,18 +45,21 @@ def compare_starts(simulator: Simulator, cloned: Policy, weighted: Policy, episo
     }
 
 
-def weighted_is_better(figures: Mapping[str, float], demonstrated: float, start_below: float | None) -> bool:
-    """Whether the weighted policy is the better start: the cloned one fails, and ends earlier.
+def weighted_is_better(
+    figures: Mapping[str, float], demonstrated: float, start_below: float | None, length_at_least: float
+) -> bool:
+    """Whether the weighted policy is the better start: the cloned one fails, and it does not end much earlier.
 
     Args:
         figures: those of :func:`compare_starts`.
         demonstrated: learned return of the demonstrations.
         start_below: share of that below which the cloned policy fails; ``None``: the weighted one in any case.
+        length_at_least: share of the cloned policy's length that the weighted one's has to be.
     """
     if start_below is None:
         return True
     fails = hold_of(figures["cloned_return"], demonstrated, start_below, 0.0) == 0.0
-    return fails and figures["weighted_length"] > figures["cloned_length"]
+    return fails and figures["weighted_length"] >= length_at_least * figures["cloned_length"]
 
 
 def longest_episode(simulator: Simulator, limit: int = 1000) -> int:

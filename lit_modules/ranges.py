@@ -61,6 +61,7 @@ AT_LEAST_ZERO = [
     "gradient_penalty_target",
     "gradient_penalty_weight",
     "l2_weight",
+    "length_at_least",
     "let_go_updates",
     "likelihood_weight",
     "loosen_below",

@@ -18,8 +18,13 @@ from app import train, trainers
 from app.checkpoints import WholeCheckpointIO
 from app.errors import UserError
 
-STAGES = ("behaviour_cloning", "simulator", "policy")
-LONGER = [f"--{stage}.updates=300" for stage in STAGES] + ["--simulator.model.pretraining_updates=100"]
+STAGES = ("behaviour_cloning", "simulator", "weighted_cloning", "policy")
+LONGER = [
+    *(f"--{stage}.updates=300" for stage in STAGES),
+    f"--stages=[{','.join(STAGES)}]",
+    "--simulator.model.pretraining_updates=100",
+    "--weighted_cloning.model.start_below=null",
+]
 
 
 class SignalAt(Callback):
@@ -59,7 +64,12 @@ def undisturbed(data_root: Path, tiny_words: list[str], tmp_path_factory: pytest
 
 @pytest.mark.parametrize(
     ("stage", "number"),
-    [("behaviour_cloning", signal.SIGTERM), ("simulator", signal.SIGINT), ("policy", signal.SIGTERM)],
+    [
+        ("behaviour_cloning", signal.SIGTERM),
+        ("simulator", signal.SIGINT),
+        ("weighted_cloning", signal.SIGINT),
+        ("policy", signal.SIGTERM),
+    ],
 )
 def test_a_signalled_training_goes_on_as_if_nothing_had_been(
     stage: str,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from app import main as command
 from app.cloned_start import in_words, weighted_start
@@ -37,6 +38,7 @@ def test_a_policy_starts_from_weighted_cloning(
     start = Policy.load(out / "weighted_cloning.safetensors")
     assert Policy.load(out / "policy.safetensors").normalizer.mean.equal(start.normalizer.mean)
     assert not start.normalizer.mean.equal(Policy.load(out / "behaviour_cloning.safetensors").normalizer.mean)
+    assert torch.load(out / "weighted_cloning" / "last.ckpt", weights_only=True)["updates"] == 100
 
     # Many seeds at once, and other settings of the policy stage alone, leave it as it is
     assert command.main([*tiny, STAGES, *SMALL, always, "--seeds=0,1", "--out", str(tmp_path / "both")]) == 0
