@@ -36,19 +36,23 @@ def weighted_start(folder: Path) -> dict[str, bool | float | None]:
     """Whether the policy stage of the run of a folder started from weighted cloning.
 
     Returns:
-        ``weighted``; ``share_in_simulator``, what the policy cloned from demonstrations has of their learned return
-        there, ``None`` where that is no number; ``cloned_length`` and ``weighted_length``, the mean steps after which
-        episodes of the two end there. Empty where there was no choice.
+        ``weighted``; ``share_in_simulator`` and ``weighted_share_in_simulator``, what the policy cloned from
+        demonstrations and the weighted one have of their learned return there, ``None`` where that is no number.
+        Empty where there was no choice.
     """
     logged = last_values(folder / "weighted_cloning" / "metrics.csv")
     if "start/weighted" not in logged:
         return {}
-    demonstrated = logged.get("start/demonstrated", 0.0)
-    share = logged.get("start/cloned_return", math.nan) / demonstrated if demonstrated > 0.0 else math.nan
+
+    def share(name: str) -> float | None:
+        demonstrated = logged.get("start/demonstrated", 0.0)
+        found = logged.get(f"start/{name}_return", math.nan) / demonstrated if demonstrated > 0.0 else math.nan
+        return found if math.isfinite(found) else None
+
     return {
         "weighted": logged["start/weighted"] > 0.0,
-        "share_in_simulator": share if math.isfinite(share) else None,
-        **{name: logged.get(f"start/{name}") for name in ("cloned_length", "weighted_length")},
+        "share_in_simulator": share("cloned"),
+        "weighted_share_in_simulator": share("weighted"),
     }
 
 
@@ -63,16 +67,14 @@ def in_words(metrics: Mapping[str, Any]) -> str:
 
 
 def _chosen(choice: Mapping[str, Any]) -> str:
-    cloned, weighted = choice.get("cloned_length"), choice.get("weighted_length")
-    if not isinstance(cloned, float) or not isinstance(weighted, float):
+    if "weighted" not in choice:
         return ""
-    taken, other = (
-        ("weighted cloning", "plain cloning") if choice["weighted"] else ("plain cloning", "weighted cloning")
-    )
+    kinds = ("weighted cloning", "plain cloning")
+    taken, other = kinds if choice["weighted"] else reversed(kinds)
+    cloned, weighted = (_share(choice.get(name)) for name in ("share_in_simulator", "weighted_share_in_simulator"))
     return (
-        f"Training in the Simulator starts from {taken} and not from {other}: there the cloned policy has "
-        f"{_share(choice.get('share_in_simulator'))} of the demonstrations' return and its episodes end after "
-        f"{cloned:.0f} steps, those of the weighted one after {weighted:.0f}."
+        f"Training in the Simulator starts from {taken} and not from {other}: of the demonstrations' return there, the "
+        f"cloned policy has {cloned}, the weighted one {weighted}."
     )
 
 

@@ -1,8 +1,8 @@
 """Which of two cloned policies a learner had better start from, as far as the Simulator can say.
 
-Where the policy that was cloned from demonstrations alone fails, it is where no data is, and nothing that the Simulator
-promises there is known. One that was cloned from other data as well is nearer to it. Learned reward is no judge between
-the two: it pays what looks like the demonstrations. When an episode ends is known better, by a rule or from data.
+Where the policy that was cloned from demonstrations alone fails, it is where no data is, and little is known of what the
+Simulator promises there. One that was cloned from other data as well is nearer to it. But a learner goes where reward
+is, and what no demonstration looks like earns nothing, whatever it is worth: only one that earns something is a start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def compare_starts(simulator: Simulator, cloned: Policy, weighted: Policy, episo
         episodes: how many.
 
     Returns:
-        ``cloned_return``, the learned return, and for both, as in ``cloned_length``, the mean steps until the end.
+        For both, as in ``cloned_return`` and ``cloned_length``, the learned return, and the mean steps until the end.
     """
     device = simulator.reward.low.device
     figures = simulator_returns(
@@ -38,28 +38,25 @@ def compare_starts(simulator: Simulator, cloned: Policy, weighted: Policy, episo
         longest_episode(simulator),
         torch.Generator(device).manual_seed(0),
     )
-    return {
-        "cloned_return": figures[0]["return"],
-        "cloned_length": figures[0]["length"],
-        "weighted_length": figures[1]["length"],
-    }
+    of_both = zip(("cloned", "weighted"), figures, strict=True)
+    return {f"{name}_{key}": own[key] for name, own in of_both for key in ("return", "length")}
 
 
 def weighted_is_better(
-    figures: Mapping[str, float], demonstrated: float, start_below: float | None, length_at_least: float
+    figures: Mapping[str, float], demonstrated: float, start_below: float | None, return_at_least: float
 ) -> bool:
-    """Whether the weighted policy is the better start: the cloned one fails, and it does not end much earlier.
+    """Whether the weighted policy is the better start: the cloned one fails, and it earns something itself.
 
     Args:
         figures: those of :func:`compare_starts`.
         demonstrated: learned return of the demonstrations.
         start_below: share of that below which the cloned policy fails; ``None``: the weighted one in any case.
-        length_at_least: share of the cloned policy's length that the weighted one's has to be.
+        return_at_least: share of the cloned policy's return that the weighted one has to have.
     """
     if start_below is None:
         return True
     fails = hold_of(figures["cloned_return"], demonstrated, start_below, 0.0) == 0.0
-    return fails and figures["weighted_length"] >= length_at_least * figures["cloned_length"]
+    return fails and figures["weighted_return"] > max(0.0, return_at_least * figures["cloned_return"])
 
 
 def longest_episode(simulator: Simulator, limit: int = 1000) -> int:

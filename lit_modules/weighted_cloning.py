@@ -46,8 +46,8 @@ class WeightedCloning(BehaviourCloning):
         cloned_policy: file of a policy that was cloned from the demonstrations alone; ``None``: there is none, and the
             weighted one comes out in any case.
         start_below: share of the demonstrations' learned return below which that one fails in the Simulator. Where it
-            does, the weighted one comes out if its episodes there do not end much earlier; ``None``: in any case.
-        length_at_least: share of the length of the cloned one's episodes there that the weighted one's have to have.
+            does, the weighted one comes out if it earns something there; ``None``: in any case.
+        return_at_least: share of the cloned one's learned return there that the weighted one has to have.
         judged_episodes: episodes in the Simulator by which that is judged.
         settings: arguments of ``BehaviourCloning``; ``rows`` stays ``expert``.
     """
@@ -63,7 +63,7 @@ class WeightedCloning(BehaviourCloning):
         effective_share: float = 0.1,
         cloned_policy: str | None = None,
         start_below: float | None = 0.9,
-        length_at_least: float = 0.8,
+        return_at_least: float = 0.4,
         judged_episodes: int = 100,
         **settings: Any,
     ) -> None:
@@ -137,7 +137,7 @@ class WeightedCloning(BehaviourCloning):
         simulator, cloned = self._simulator[0], self._cloned[0]
         figures = compare_starts(simulator, cloned, self.policy, self.hparams["judged_episodes"])
         demonstrated = demonstrated_return(simulator.reward, data.expert_train, longest_episode(simulator))
-        taken = weighted_is_better(figures, demonstrated, self.hparams["start_below"], self.hparams["length_at_least"])
+        taken = weighted_is_better(figures, demonstrated, self.hparams["start_below"], self.hparams["return_at_least"])
         logged = {**figures, "demonstrated": demonstrated, "weighted": float(taken)}
         for logger in self.trainer.loggers:
             logger.log_metrics({f"start/{name}": value for name, value in logged.items()}, self.updates)

@@ -18,7 +18,7 @@ SMALL = [
     "--weighted_cloning.expert_rows=4",
     "--weighted_cloning.model.diverse_rows=12",
 ]
-LOGGED = ("cloned_return", "demonstrated", "cloned_length", "weighted_length", "weighted")
+LOGGED = ("cloned_return", "demonstrated", "weighted_return", "weighted")
 
 
 def test_a_policy_starts_from_weighted_cloning(
@@ -75,22 +75,26 @@ def test_what_cannot_be_is_refused_before_training(
     ("logged", "sentence"),
     [
         (
-            (400.0, 800.0, 700.0, 900.0, 1.0),
-            "Training in the Simulator starts from weighted cloning and not from plain cloning: there the cloned "
-            "policy has 50.0% of the demonstrations' return and its episodes end after 700 steps, those of the "
-            "weighted one after 900. The weighted policy has 30.0% of what the demonstrations have in the Simulator: "
-            "it was let go of.",
+            (400.0, 800.0, 320.0, 1.0),
+            "Training in the Simulator starts from weighted cloning and not from plain cloning: of the demonstrations' "
+            "return there, the cloned policy has 50.0%, the weighted one 40.0%. The weighted policy has 30.0% of what "
+            "the demonstrations have in the Simulator: it was let go of.",
         ),
         (
-            (400.0, -1.0, 900.0, 700.0, 0.0),
-            "Training in the Simulator starts from plain cloning and not from weighted cloning: there the cloned "
-            "policy has no part that is a number of the demonstrations' return and its episodes end after 900 steps, "
-            "those of the weighted one after 700. The cloned policy has 30.0% of what the demonstrations have in the "
-            "Simulator: it was let go of.",
+            ("nan", 800.0, -8.0, 0.0),
+            "Training in the Simulator starts from plain cloning and not from weighted cloning: of the demonstrations' "
+            "return there, the cloned policy has no part that is a number, the weighted one -1.0%. The cloned policy "
+            "has 30.0% of what the demonstrations have in the Simulator: it was let go of.",
+        ),
+        (
+            (400.0, -1.0, 320.0, 0.0),
+            "Training in the Simulator starts from plain cloning and not from weighted cloning: of the demonstrations' "
+            "return there, the cloned policy has no part that is a number, the weighted one no part that is a number. "
+            "The cloned policy has 30.0% of what the demonstrations have in the Simulator: it was let go of.",
         ),
     ],
 )
-def test_a_run_says_where_its_policy_started(tmp_path: Path, logged: tuple[float, ...], sentence: str) -> None:
+def test_a_run_says_where_its_policy_started(tmp_path: Path, logged: tuple[object, ...], sentence: str) -> None:
     (tmp_path / "weighted_cloning").mkdir()
     rows = [[f"start/{name}" for name in LOGGED], logged]
     (tmp_path / "weighted_cloning" / "metrics.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))

@@ -122,27 +122,30 @@ def test_what_cannot_be_weighted_is_refused(steering: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("returned", "cloned", "weighted", "below", "taken"),
+    ("cloned", "weighted", "below", "taken"),
     [
-        (95.0, 50.0, 60.0, 0.9, False),  # the cloned one does well
-        (85.0, 50.0, 60.0, 0.9, True),
-        (85.0, 60.0, 48.0, 0.9, True),
-        (85.0, 60.0, 47.0, 0.9, False),  # it stays, as the weighted one falls
-        (math.nan, 50.0, 60.0, 0.9, True),
-        (85.0, 50.0, 60.0, 0.8, False),
-        (95.0, 60.0, 20.0, None, True),
+        (95.0, 90.0, 0.9, False),  # the cloned one does well
+        (85.0, 90.0, 0.9, True),
+        (80.0, 33.0, 0.9, True),
+        (80.0, 31.0, 0.9, False),  # it stays, as the weighted one earns little
+        (-20.0, 1.0, 0.9, True),
+        (-20.0, -5.0, 0.9, False),  # nothing to learn from
+        (85.0, 90.0, 0.8, False),
+        (95.0, -20.0, None, True),
+        (math.nan, 90.0, 0.9, True),
+        (85.0, math.nan, 0.9, False),
     ],
 )
-def test_a_policy_starts_from_the_weighted_one_where_the_cloned_one_fails_and_it_does_not_fall(
-    returned: float, cloned: float, weighted: float, below: float | None, taken: bool
+def test_a_policy_starts_from_the_weighted_one_where_the_cloned_one_fails_and_it_earns_something(
+    cloned: float, weighted: float, below: float | None, taken: bool
 ) -> None:
-    figures = {"cloned_return": returned, "cloned_length": cloned, "weighted_length": weighted}
-    assert weighted_is_better(figures, 100.0, below, 0.8) is taken
+    figures = {"cloned_return": cloned, "weighted_return": weighted}
+    assert weighted_is_better(figures, 100.0, below, 0.4) is taken
 
 
 def test_what_comes_out_is_the_better_start_and_which_is_logged(steering: Any, cloned_policy: str) -> None:
-    for below, at_least, weighted in ((1e3, 1.1, False), (1e3, 1.0, True), (None, 1.1, True)):
-        settings = {"start_below": below, "length_at_least": at_least}
+    for below, at_least, weighted in ((1e3, 1e3, False), (1e3, 0.0, True), (None, 1e3, True)):
+        settings = {"start_below": below, "return_at_least": at_least}
         module, data = cloning(steering, cloned_policy=cloned_policy, **settings)
         assert module.better_start(data) is module.policy  # before there was any training
         module.updates = 1
