@@ -1,8 +1,9 @@
 """Which of two cloned policies a learner had better start from, as far as the Simulator can say.
 
-Where the policy that was cloned from demonstrations alone fails, it is where no data is, and little is known of what the
-Simulator promises there. One that was cloned from other data as well is nearer to it. But a learner goes where reward
-is, and what no demonstration looks like earns nothing, whatever it is worth: only one that earns something is a start.
+Where the policy that was cloned from demonstrations alone fails, it is where no data is, and little is known of what
+the Simulator promises there. One that was cloned from other data as well is nearer to it. But a learner goes where
+reward is, and what no demonstration looks like earns nothing, whatever it is worth: only one that earns something is a
+start.
 """
 
 from __future__ import annotations
