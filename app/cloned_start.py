@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,8 @@ def cloned_start(folder: Path) -> dict[str, float | None]:
     demonstrated = logged.get(DEMONSTRATED, 0.0)
     if demonstrated <= 0.0:
         return {}
-    share = logged.get(EARNED, math.nan) / demonstrated  # last_values leaves out what is no number
     return {
-        "share_in_simulator": share if math.isfinite(share) else None,
+        "share_in_simulator": _of(demonstrated, logged.get(EARNED)),
         **({"hold": logged[HOLD]} if HOLD in logged else {}),
     }
 
@@ -43,17 +41,17 @@ def weighted_start(folder: Path) -> dict[str, bool | float | None]:
     logged = last_values(folder / "weighted_cloning" / "metrics.csv")
     if "start/weighted" not in logged:
         return {}
-
-    def share(name: str) -> float | None:
-        demonstrated = logged.get("start/demonstrated", 0.0)
-        found = logged.get(f"start/{name}_return", math.nan) / demonstrated if demonstrated > 0.0 else math.nan
-        return found if math.isfinite(found) else None
-
+    demonstrated = logged.get("start/demonstrated", 0.0)
     return {
         "weighted": logged["start/weighted"] > 0.0,
-        "share_in_simulator": share("cloned"),
-        "weighted_share_in_simulator": share("weighted"),
+        "share_in_simulator": _of(demonstrated, logged.get("start/cloned_return")),
+        "weighted_share_in_simulator": _of(demonstrated, logged.get("start/weighted_return")),
     }
+
+
+def _of(demonstrated: float, earned: float | None) -> float | None:
+    """What was earned as a share of that; ``None`` where the log holds no number, or the share would be none."""
+    return earned / demonstrated if earned is not None and demonstrated > 0.0 else None
 
 
 def in_words(metrics: Mapping[str, Any]) -> str:

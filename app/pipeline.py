@@ -16,7 +16,7 @@ from app.configuration import POLICY_METHODS
 from app.errors import UserError
 from app.evaluate import episode_returns, real_episodes, summarize_episodes
 from app.export import simulator_of
-from app.finished_run import FinishedRun, policies_of, start_of
+from app.finished_run import POLICIES, FinishedRun, policies_of, start_of
 from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
 from app.own_system import evaluate_in_simulator, table
@@ -270,7 +270,7 @@ def _print_table(metrics: dict[str, Any]) -> None:
         _say_start(metrics)
         return
     say(f"{'':<20}{'mean':>9}  {'95% interval':>19}")
-    names = [name for name in ("expert", "behaviour_cloning", "weighted_cloning", "policy") if name in metrics]
+    names = [name for name in ("expert", *POLICIES) if name in metrics]
     for name in [*names, "policy_alone"]:
         if name in metrics:
             row, label = metrics[name], NOT_JOINED if name == "policy_alone" else name.replace("_", " ")

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 import torch
 
 from lit_modules.hold import hold_of
-from lit_modules.simulator_returns import simulator_returns
+from lit_modules.simulator_returns import longest_episode, simulator_returns
 from zoo.policy import Policy
 from zoo.simulator import Simulator
-from zoo.tasks import get_task
+
+MOST_STEPS = 1000  # of an episode that is judged, however long the system's own are
 
 
 def compare_starts(simulator: Simulator, cloned: Policy, weighted: Policy, episodes: int) -> dict[str, float]:
@@ -36,7 +37,7 @@ def compare_starts(simulator: Simulator, cloned: Policy, weighted: Policy, episo
         simulator,
         [policy.to(device) for policy in (cloned, weighted)],
         episodes,
-        longest_episode(simulator),
+        judged_steps(simulator),
         torch.Generator(device).manual_seed(0),
     )
     of_both = zip(("cloned", "weighted"), figures, strict=True)
@@ -60,7 +61,6 @@ def weighted_is_better(
     return fails and figures["weighted_return"] > max(0.0, return_at_least * figures["cloned_return"])
 
 
-def longest_episode(simulator: Simulator, limit: int = 1000) -> int:
-    """Steps after which an episode is truncated: the task's, or those of the longest demonstration, or ``limit``."""
-    own = get_task(simulator.task).horizon if simulator.task is not None else simulator.horizon
-    return limit if own is None else min(limit, own)
+def judged_steps(simulator: Simulator) -> int:
+    """Steps after which an episode in the Simulator is truncated: those of the system's longest, or ``MOST_STEPS``."""
+    return int(min(MOST_STEPS, longest_episode(simulator)))

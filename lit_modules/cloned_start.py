@@ -14,10 +14,9 @@ from lit_modules.hold import ALWAYS, KNOWN, demonstrated_return, hold_of
 from lit_modules.narrow_demonstrations import demonstrations_are_narrow
 from lit_modules.parallel import averaged
 from lit_modules.policy_rollouts import PolicyRollOuts
-from lit_modules.simulator_returns import simulator_returns
+from lit_modules.simulator_returns import longest_episode, simulator_returns
 from zoo.policy import Policy, joined
 from zoo.simulator import Simulator
-from zoo.tasks import get_task
 
 
 class ClonedStart(PolicyRollOuts, ABC):
@@ -132,13 +131,7 @@ class ClonedStart(PolicyRollOuts, ABC):
 
     def validation_steps(self) -> int:
         """Steps after which an episode of validation is truncated."""
-        return int(min(self.hparams["validation_horizon"], self._longest_episode()))
-
-    def _longest_episode(self) -> float:
-        """Steps after which the system's own episodes end at the latest."""
-        if self.simulator.task is not None:
-            return get_task(self.simulator.task).horizon
-        return self.simulator.horizon or math.inf
+        return int(min(self.hparams["validation_horizon"], longest_episode(self.simulator)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from zoo.policy import Policy
 from zoo.simulator import Simulator
+from zoo.tasks import get_task
 
 
 @torch.no_grad()
@@ -39,3 +41,10 @@ def simulator_returns(
     figures = {"return": total, "length": length, "uncertainty": doubt / length}
     means = {name: value.reshape(count, episodes).mean(dim=1).tolist() for name, value in figures.items()}
     return [{name: value[each] for name, value in means.items()} for each in range(count)]
+
+
+def longest_episode(simulator: Simulator) -> float:
+    """Steps after which the system's own episodes end at the latest: the task's, or the longest demonstration's."""
+    if simulator.task is not None:
+        return get_task(simulator.task).horizon
+    return simulator.horizon or math.inf
