@@ -36,16 +36,19 @@ def weighted_start(folder: Path) -> dict[str, bool | float | None]:
     Returns:
         ``weighted``; ``share_in_simulator`` and ``weighted_share_in_simulator``, what the policy cloned from
         demonstrations and the weighted one have of their learned return there, ``None`` where that is no number.
-        Empty where there was no choice.
+        Without the last where weighted cloning was left out, since the cloned policy does well; empty where there was
+        no such stage.
     """
     logged = last_values(folder / "weighted_cloning" / "metrics.csv")
     if "start/weighted" not in logged:
         return {}
     demonstrated = logged.get("start/demonstrated", 0.0)
+    cloned, weighted = (_of(demonstrated, logged.get(f"start/{name}_return")) for name in ("cloned", "weighted"))
+    judged = logged.get("start/trained", 1.0) > 0.0
     return {
         "weighted": logged["start/weighted"] > 0.0,
-        "share_in_simulator": _of(demonstrated, logged.get("start/cloned_return")),
-        "weighted_share_in_simulator": _of(demonstrated, logged.get("start/weighted_return")),
+        "share_in_simulator": cloned,
+        **({"weighted_share_in_simulator": weighted} if judged else {}),
     }
 
 
@@ -65,7 +68,7 @@ def in_words(metrics: Mapping[str, Any]) -> str:
 
 
 def _chosen(choice: Mapping[str, Any]) -> str:
-    if "weighted" not in choice:
+    if "weighted_share_in_simulator" not in choice:
         return ""
     kinds = ("weighted cloning", "plain cloning")
     taken, other = kinds if choice["weighted"] else reversed(kinds)

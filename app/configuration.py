@@ -282,6 +282,8 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
     _check_stages(merged)
     refuse_other_types(settings)
+    if not merged.data.diverse:  # of which weighted cloning is
+        merged.stages = [name for name in merged.stages if name != "weighted_cloning"]
     if merged.behaviour_cloning.rows not in ROWS:
         raise UserError(f"behaviour_cloning.rows is {merged.behaviour_cloning.rows!r}: choose one of {', '.join(ROWS)}")
     if merged.policy.method not in POLICY_METHODS:
@@ -339,8 +341,6 @@ def _check_stages(configuration: DictConfig) -> None:
             f"[{', '.join(name for name in STAGES if name not in OPTIONAL)}], or stop earlier; "
             f"{', '.join(OPTIONAL)} comes before policy"
         )
-    if "weighted_cloning" in listed and not configuration.data.diverse:
-        raise UserError("weighted_cloning is of diverse data: name some as data.diverse, or leave it out of stages")
 
 
 def refuse_unknown(key: str, known: DictConfig) -> None:

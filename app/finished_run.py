@@ -7,6 +7,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from app.cloned_start import weighted_start
 from datamodules import TransitionDataModule
 from lit_modules.simulator_sac import SimulatorSAC
 from zoo import Simulator
@@ -54,14 +55,18 @@ class FinishedRun:
         return start_of(self.configuration, self.folder)
 
 
-def policies_of(configuration: DictConfig) -> list[str]:
-    """The stages of a run that train a policy, which is also what their entries in ``metrics.json`` are called."""
-    return [name for name in POLICIES if name in configuration.stages]
+def policies_of(configuration: DictConfig, folder: Path) -> list[str]:
+    """The stages of a run that left a policy of their own, which is also what ``metrics.json`` calls their entries.
+
+    Where the policy cloned from demonstrations is the better start, weighted cloning left nothing else.
+    """
+    left_out = [] if weighted_start(folder).get("weighted", True) else ["weighted_cloning"]
+    return [name for name in POLICIES if name in configuration.stages and name not in left_out]
 
 
 def start_of(configuration: DictConfig, folder: Path) -> Path:
     """File of the policy that the policy stage of a run starts from, that of the last stage which cloned one."""
-    *_, last = (name for name in policies_of(configuration) if name != "policy")
+    *_, last = (name for name in policies_of(configuration, folder) if name != "policy")
     return folder / f"{last}.safetensors"
 
 

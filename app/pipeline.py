@@ -66,7 +66,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
         write_whole(folder / "diagnose.json", json.dumps(diagnosis, indent=1))
     say("quality of the simulator, and report")
     if "simulator" in configuration.stages:
-        last = policies_of(configuration)[-1]
+        last = policies_of(configuration, folder)[-1]
         write_model_quality(folder, load(folder), data, Policy.load(folder / f"{last}.safetensors"), last)
         if configuration.evaluation.reward_histograms:
             untrained = make_module(configuration, folder, "simulator", data)
@@ -168,13 +168,13 @@ def evaluate(
         "demonstrated": summarize_returns(demonstrated, seed),
     }
     real = {}
-    for name in policies_of(configuration):
+    for name in policies_of(configuration, folder):
         real[name] = real_episodes(Policy.load(folder / f"{name}.safetensors"), task, settings.episodes, seed)
         result[name] = summarize_episodes(real[name], seed)
     alone = learned_alone(configuration, folder) if "policy" in real else None
     if alone is not None:
         result["policy_alone"] = summarize_episodes(real_episodes(alone, task, settings.episodes, seed), seed)
-    expert, last = result["expert"]["mean"], result[policies_of(configuration)[-1]]["mean"]
+    expert, last = result["expert"]["mean"], result[policies_of(configuration, folder)[-1]]["mean"]
     # A share of a return that is not positive would mean nothing
     result["share_of_expert"] = last / expert if expert > 0 else None
     if "simulator" in configuration.stages:
@@ -200,7 +200,7 @@ def _evaluate_own_system(configuration: DictConfig, folder: Path, data: Transiti
     simulator = load(folder) if "simulator" in configuration.stages else None
     return {
         "share_of_expert": None,
-        "simulated": evaluate_in_simulator(configuration, folder, data, policies_of(configuration), simulator),
+        "simulated": evaluate_in_simulator(configuration, folder, data, policies_of(configuration, folder), simulator),
     }
 
 

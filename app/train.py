@@ -20,6 +20,7 @@ from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
 from app.run_folder import claim_folder, is_finished, note_stage
 from app.several_processes import train_in_processes
+from app.spared_cloning import spared
 from app.train_seeds import parse_seeds, train_seeds
 from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules import DataError
@@ -123,7 +124,7 @@ def train(configuration: DictConfig, folder: Path, retries: int = 0, earlier: Pa
     if reason is not None:
         say(f"what follows is trained anew: {reason}")
     for name in configuration.stages:
-        if is_finished(folder, name):
+        if is_finished(folder, name) or spared(configuration, folder, name):
             continue
         if several(configuration.devices):
             train_in_processes(folder, name)

@@ -19,6 +19,7 @@ from app.loggers import make_loggers
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
 from app.run_folder import claim_folder, is_finished, note_stage, write_whole
+from app.spared_cloning import spared
 from app.statistics import summarize_seeds
 from app.trainers import PRECISION, make_trainer, matmul_precision, several
 from datamodules.seeds import SeedData
@@ -69,7 +70,11 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     for run, settings in runs.items():
         claim_folder(settings, run)
     for stage in configuration.stages:
-        unfinished = {run: settings for run, settings in runs.items() if not is_finished(run, stage)}
+        unfinished = {
+            run: settings
+            for run, settings in runs.items()
+            if not is_finished(run, stage) and not spared(settings, run, stage)
+        }
         if unfinished:
             say(f"{stage.replace('_', ' ')}: {configuration[stage].updates} updates of {len(unfinished)} seeds")
             before = time.perf_counter()

@@ -20,28 +20,33 @@ from zoo.simulator import Simulator
 MOST_STEPS = 1000  # of an episode that is judged, however long the system's own are
 
 
-def compare_starts(simulator: Simulator, cloned: Policy, weighted: Policy, episodes: int) -> dict[str, float]:
-    """What the two do in the same episodes in the Simulator, as long as the system's own may be.
+def judge_start(simulator: Simulator, policy: Policy, name: str, episodes: int) -> dict[str, float]:
+    """What a policy does in the Simulator, always in the same episodes, as long as the system's own may be.
 
     Args:
         simulator: where.
-        cloned: policy cloned from demonstrations.
-        weighted: policy cloned from other data as well.
+        policy: that is judged.
+        name: of it, which begins those of the figures.
         episodes: how many.
 
     Returns:
-        For both, as in ``cloned_return`` and ``cloned_length``, the learned return, and the mean steps until the end.
+        ``NAME_return`` and ``NAME_length``, the learned return, and the mean steps until the end.
     """
     device = simulator.reward.low.device
-    figures = simulator_returns(
-        simulator,
-        [policy.to(device) for policy in (cloned, weighted)],
-        episodes,
-        judged_steps(simulator),
-        torch.Generator(device).manual_seed(0),
-    )
-    of_both = zip(("cloned", "weighted"), figures, strict=True)
-    return {f"{name}_{key}": own[key] for name, own in of_both for key in ("return", "length")}
+    generator = torch.Generator(device).manual_seed(0)
+    (figures,) = simulator_returns(simulator, [policy.to(device)], episodes, judged_steps(simulator), generator)
+    return {f"{name}_{key}": figures[key] for key in ("return", "length")}
+
+
+def cloned_fails(figures: Mapping[str, float], demonstrated: float, start_below: float | None) -> bool:
+    """Whether the policy that was cloned from demonstrations alone fails in the Simulator.
+
+    Args:
+        figures: those of :func:`judge_start` of it, ``cloned``.
+        demonstrated: learned return of the demonstrations.
+        start_below: share of that below which it does; ``None``: in any case.
+    """
+    return start_below is None or hold_of(figures["cloned_return"], demonstrated, start_below, 0.0) == 0.0
 
 
 def weighted_is_better(
@@ -50,15 +55,15 @@ def weighted_is_better(
     """Whether the weighted policy is the better start: the cloned one fails, and it earns something itself.
 
     Args:
-        figures: those of :func:`compare_starts`.
+        figures: those of :func:`judge_start` of both, ``cloned`` and ``weighted``.
         demonstrated: learned return of the demonstrations.
         start_below: share of that below which the cloned policy fails; ``None``: the weighted one in any case.
         return_at_least: share of the cloned policy's return that the weighted one has to have.
     """
     if start_below is None:
         return True
-    fails = hold_of(figures["cloned_return"], demonstrated, start_below, 0.0) == 0.0
-    return fails and figures["weighted_return"] > max(0.0, return_at_least * figures["cloned_return"])
+    earns = figures["weighted_return"] > max(0.0, return_at_least * figures["cloned_return"])
+    return cloned_fails(figures, demonstrated, start_below) and earns
 
 
 def judged_steps(simulator: Simulator) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor
 from datamodules.cache import release_mapped_tables
 from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import BehaviourCloning
-from lit_modules.better_start import compare_starts, judged_steps, weighted_is_better
+from lit_modules.better_start import judge_start, judged_steps, weighted_is_better
 from lit_modules.hold import demonstrated_return
 from lit_modules.learned_returns import CHUNK, learned_returns, return_weights
 from lit_modules.rows import require_streams, take
@@ -134,8 +134,9 @@ class WeightedCloning(BehaviourCloning):
         """
         if not self._cloned or self.updates == 0:
             return self.policy
-        simulator, cloned = self._simulator[0], self._cloned[0]
-        figures = compare_starts(simulator, cloned, self.policy, self.hparams["judged_episodes"])
+        simulator, cloned, episodes = self._simulator[0], self._cloned[0], self.hparams["judged_episodes"]
+        figures = judge_start(simulator, cloned, "cloned", episodes)
+        figures |= judge_start(simulator, self.policy, "weighted", episodes)
         demonstrated = demonstrated_return(simulator.reward, data.expert_train, judged_steps(simulator))
         taken = weighted_is_better(figures, demonstrated, self.hparams["start_below"], self.hparams["return_at_least"])
         logged = {**figures, "demonstrated": demonstrated, "weighted": float(taken)}

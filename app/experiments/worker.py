@@ -16,6 +16,7 @@ from app.experiments.shared import continue_from, pretraining_of, shared_stages_
 from app.notices import set_up_warnings
 from app.pipeline import finish
 from app.run_folder import finished_stages
+from app.spared_cloning import spared
 from app.train import train_stage
 from app.trainers import several
 from datamodules import DataError
@@ -41,7 +42,7 @@ def work(folder: Path, stages: Path) -> None:
         if stage.name not in finished_stages(folder):
             take_over(stage, folder)
     for name in configuration.stages:
-        if name not in finished_stages(folder):
+        if name not in finished_stages(folder) and not spared(configuration, folder, name):
             train_stage(configuration, folder, name)
     if folder.parent != stages:
         finish(configuration, folder)

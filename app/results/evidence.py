@@ -12,6 +12,7 @@ from app.experiments.schedule import STAGES_FOLDER
 from app.experiments.state import State, state_of
 from app.results.aggregate import Aggregate, aggregate, matching
 from app.results.rows import SAME_AS, Row, kept_rows, read_row
+from app.results.same_outcome import row_of
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,15 @@ def gather(experiment: Experiment, out: Path, pages: Sequence[Path]) -> Evidence
         pages: JSON of these pages; there may be none.
     """
     states = {run: state_of(run, out, out / STAGES_FOLDER) for run in experiment.runs}
-    kept = kept_rows(pages, experiment.runs)
+    found = {
+        run: read_row(run, out / run.name, state.metrics) for run, state in states.items() if state.metrics is not None
+    }
+    known = kept_rows(pages) | {run.key: row for run, row in found.items()}
     rows = []
     for run, state in states.items():
-        row = kept.get(run.name)
-        if state.metrics is not None:
-            rows.append(read_row(run, out / run.name, state.metrics))
-        elif row is not None and state.kind != "failed":
+        if run in found:
+            rows.append(found[run])
+        elif state.kind != "failed" and (row := row_of(run, known)) is not None:
             rows.append(row)
             states[run] = State("kept")
     return Evidence(experiment, out, states, rows, aggregate(experiment, rows))

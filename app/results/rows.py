@@ -109,21 +109,17 @@ def _only_finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def kept_rows(pages: Sequence[Path], runs: Sequence[Run]) -> dict[str, Row]:
-    """The rows of earlier pages whose settings are those of runs of today.
+def kept_rows(pages: Sequence[Path]) -> dict[str, Row]:
+    """The rows of earlier pages by the key of their settings.
 
     Args:
         pages: JSON of the pages; there may be none. Of what several know, the first counts.
-        runs: of the experiment.
-
-    Returns:
-        Names of runs and their rows.
     """
     found: dict[str, Row] = {}
     for page in pages:
         rows = json.loads(page.read_text(encoding="utf-8")) if page.is_file() else []
         found = {row["run"]["settings"]: row for row in rows if "run" in row} | found
-    return {run.name: {**found[run.key], "method": run.variant} for run in runs if run.key in found}
+    return found
 
 
 def simulator_figures(folder: Path, metrics: Mapping[str, Any]) -> Row:

@@ -26,6 +26,7 @@ from zoo.transition import TransitionModel
 
 DATA = ["--expert", "tiny/hopper/expert-v0", "--diverse", "tiny/hopper/other-v0", "--demonstrations", "3"]
 TINY = [
+    "--stages=[behaviour_cloning,simulator,policy]",
     "--behaviour_cloning.updates=100",
     "--behaviour_cloning.model.hidden_sizes=[8]",
     "--simulator.updates=100",

@@ -425,3 +425,48 @@ def test_damaged_pages_are_not_taken_for_ours(tmp_path: Path) -> None:
     (out / "duel.md").write_text("")
     with pytest.raises(UserError, match="was not written by this command"):
         write_page(experiment, out, "offsim experiment duel", "", out)
+
+
+@pytest.mark.parametrize(
+    ("share", "chosen", "both"),
+    [
+        (0.93, None, True),  # of a run without the stage, whose cloned policy does well
+        (0.89, None, False),
+        (None, None, False),
+        (0.7, False, True),  # of a run with it, which started from the cloned policy
+        (0.7, True, False),
+    ],
+)
+def test_weighted_cloning_that_leaves_the_start_as_it_is_makes_no_other_run(
+    tmp_path: Path, share: float | None, chosen: bool | None, both: bool
+) -> None:
+    """The row of one variant counts for the other where both end with the same policy."""
+    make(tmp_path, tasks=("hopper",))
+    content = yaml.safe_load((tmp_path / "duel.yaml").read_text())
+    diverse = {"data": {"expert": "some/{task}/expert-v0", "diverse": ["other/{task}-v0"]}}
+    plain = {"stages": ["behaviour_cloning", "simulator", "policy"]}
+    content |= {"goals": [], "seeds": [0], "settings": diverse, "variants": {"default": {}, "plain": plain}}
+    (tmp_path / "duel.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    experiment, out = load_experiment(str(tmp_path / "duel.yaml")), tmp_path / "again"
+    trained, other = ("plain", "default") if chosen is None else ("default", "plain")
+    name = f"hopper/{trained}/demonstrations10/seed0"
+    make_run(experiment, out, name, 1900.0, None)
+    (out / name / "policy").mkdir()
+    log = "train/cloned/demonstrated,train/cloned/earned\n" + ("" if share is None else f"100.0,{100.0 * share}\n")
+    (out / name / "policy" / "metrics.csv").write_text(log)
+    if chosen is not None:
+        path = out / name / "metrics.json"
+        stage = {"weighted_start": {"weighted": chosen}, "weighted_cloning": {"mean": 1.0}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | stage))
+    page = tmp_path / "page"
+    for _ in range(2):  # the second time from the page alone
+        write_page(experiment, out, "command", "", page)
+        rows = {row["method"]: row for row in json.loads((page / "duel.json").read_text())}
+        assert set(rows) == ({trained, other} if both else {trained})
+        shutil.rmtree(out, ignore_errors=True)
+    if both:
+        assert rows[other]["run"]["same_as"] == trained and rows[other]["policy_mean"] == 1900.0
+        assert rows[other]["run"]["settings"] == next(run for run in experiment.runs if run.variant == other).key
+        assert ("weighted_cloning_mean" in rows["default"]) == (chosen is not None)
+        assert "weighted_cloning_mean" not in rows["plain"]
+        assert "- cost of these: 11.7 minutes" in (page / "duel.md").read_text()

@@ -13,6 +13,7 @@ from app.cloned_start import in_words, weighted_start
 from zoo import Policy
 
 STAGES = "--stages=[behaviour_cloning,simulator,weighted_cloning,policy]"
+PLAIN = "--stages=[behaviour_cloning,simulator,policy]"
 SMALL = [
     "--weighted_cloning.updates=100",
     "--weighted_cloning.expert_rows=4",
@@ -51,12 +52,59 @@ def test_a_policy_starts_from_weighted_cloning(
     assert json.loads((tmp_path / "again" / "metrics.json").read_text())["weighted_start"] == metrics["weighted_start"]
 
 
+def test_weighted_cloning_is_left_out_where_the_cloned_policy_does_well(
+    tiny: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    # 0.1 of what these demonstrations have is soon earned; the cloned one is judged as the policy stage does
+    words = [
+        *tiny,
+        STAGES,
+        *SMALL,
+        "--weighted_cloning.model.start_below=0.1",
+        "--policy.model.validation_horizon=1000",
+    ]
+    assert command.main([*words, "--out", str(out)]) == 0
+    assert "weighted cloning: left out, since the cloned policy has" in capsys.readouterr().out
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert list(metrics["stages"]) == ["behaviour_cloning", "simulator", "weighted_cloning", "policy"]
+    assert "weighted_cloning" not in metrics and not (out / "weighted_cloning" / "last.ckpt").exists()
+    share = metrics["cloned_start"]["share_in_simulator"]
+    assert metrics["weighted_start"] == {"weighted": False, "share_in_simulator": pytest.approx(share, rel=1e-6)}
+    assert metrics["curve"][0]["real_return"] == metrics["behaviour_cloning"]["mean"]
+    cloned = (out / "behaviour_cloning.safetensors").read_bytes()
+    assert (out / "weighted_cloning.safetensors").read_bytes() == cloned
+    assert "starts from" not in (out / "report.html").read_text()
+
+    # A run without the stage ends with the same policy
+    assert command.main([*words, PLAIN, "--out", str(tmp_path / "plain")]) == 0
+    policies = [(folder / "policy.safetensors").read_bytes() for folder in (out, tmp_path / "plain")]
+    assert policies[0] == policies[1]
+
+
+def test_of_seeds_trained_together_those_are_left_out_that_do_well(tiny: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "both"
+    words = [*tiny, STAGES, *SMALL, "--weighted_cloning.model.judged_episodes=5", "--seeds=0,1", "--out", str(out)]
+    judged = iter([True, False])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.spared_cloning.cloned_fails", lambda *_: next(judged))
+        assert command.main(words) == 0
+    assert torch.load(out / "seed0" / "weighted_cloning" / "last.ckpt", weights_only=True)["updates"] == 100
+    assert not (out / "seed1" / "weighted_cloning" / "last.ckpt").exists()
+    assert "weighted_cloning" in json.loads((out / "seed1" / "metrics.json").read_text())["stages"]
+
+
+def test_there_is_none_without_diverse_data(tiny: list[str], tmp_path: Path) -> None:
+    words = [*tiny, STAGES, "--data.diverse=[]", "--evaluation.episodes=1", "--out", str(tmp_path / "run")]
+    assert command.main(words) == 0
+    assert "weighted_cloning" not in json.loads((tmp_path / "run" / "metrics.json").read_text())["stages"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--stages=[behaviour_cloning,weighted_cloning,policy]"], "list them from the first on"),
         (["--stages=[weighted_cloning]"], "list them from the first on"),
-        ([STAGES, "--data.diverse=[]"], "weighted_cloning is of diverse data"),
         ([STAGES, "--weighted_cloning.model.rows=all"], "rows is 'all'"),
         ([STAGES, "--weighted_cloning.model.effective_share=0.0"], "no row would count"),
         ([STAGES, "--weighted_cloning.model.start_under=1"], "did you mean weighted_cloning.model.start_below"),
