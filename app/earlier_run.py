@@ -49,7 +49,9 @@ def usable_stages(configuration: DictConfig, earlier: Path) -> tuple[list[Shared
 
 def _why_not(stage: SharedStage, other: SharedStage | None, earlier: Path) -> str | None:
     name = stage.name.replace("_", " ")
-    if other is None or not is_finished(earlier, stage.name):
+    if other is None:
+        return f"it has no {name}"
+    if not is_finished(earlier, stage.name):
         return f"its {name} is not finished"
     if not (earlier / stage.name).is_dir():
         return f"the folder of its {name} is gone"
