@@ -167,14 +167,14 @@ def evaluate(
         "expert": summarize_returns(returns, seed),
         "demonstrated": summarize_returns(demonstrated, seed),
     }
-    real = {}
-    for name in policies_of(configuration, folder):
+    real, names = {}, policies_of(configuration, folder)
+    for name in names:
         real[name] = real_episodes(Policy.load(folder / f"{name}.safetensors"), task, settings.episodes, seed)
         result[name] = summarize_episodes(real[name], seed)
     alone = learned_alone(configuration, folder) if "policy" in real else None
     if alone is not None:
         result["policy_alone"] = summarize_episodes(real_episodes(alone, task, settings.episodes, seed), seed)
-    expert, last = result["expert"]["mean"], result[policies_of(configuration, folder)[-1]]["mean"]
+    expert, last = result["expert"]["mean"], result[names[-1]]["mean"]
     # A share of a return that is not positive would mean nothing
     result["share_of_expert"] = last / expert if expert > 0 else None
     if "simulator" in configuration.stages:

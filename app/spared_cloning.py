@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from app.loggers import make_loggers
 from app.pipeline import make_data, say
 from app.run_folder import note_stage
-from lit_modules.better_start import cloned_fails, judge_start, judged_steps
+from lit_modules.better_start import cloned_fails, judge_start, judged_steps, log_start
 from lit_modules.hold import demonstrated_return
 from zoo import Policy, Simulator
 
@@ -43,10 +43,8 @@ def spared(configuration: DictConfig, folder: Path, stage: str) -> bool:
     data.release()
     if cloned_fails(figures, demonstrated, settings.start_below):
         return False
-    logged = {**figures, "demonstrated": demonstrated, "weighted": 0.0, "trained": 0.0}
-    for logger in make_loggers(folder / STAGE):
-        logger.log_metrics({f"start/{name}": value for name, value in logged.items()}, 0)
-        logger.save()
+    judged = {**figures, "demonstrated": demonstrated, "weighted": 0.0, "trained": 0.0}
+    log_start(make_loggers(folder / STAGE), judged, 0)
     shutil.copyfile(cloned, folder / f"{STAGE}.safetensors")
     note_stage(folder, STAGE, time.perf_counter() - before)
     reason = "the demonstrations earn nothing in the Simulator"

@@ -8,9 +8,10 @@ start.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
+from lightning.pytorch.loggers import Logger
 
 from lit_modules.hold import hold_of
 from lit_modules.simulator_returns import longest_episode, simulator_returns
@@ -38,15 +39,15 @@ def judge_start(simulator: Simulator, policy: Policy, name: str, episodes: int) 
     return {f"{name}_{key}": figures[key] for key in ("return", "length")}
 
 
-def cloned_fails(figures: Mapping[str, float], demonstrated: float, start_below: float | None) -> bool:
+def cloned_fails(figures: Mapping[str, float], demonstrated: float, start_below: float) -> bool:
     """Whether the policy that was cloned from demonstrations alone fails in the Simulator.
 
     Args:
         figures: those of :func:`judge_start` of it, ``cloned``.
         demonstrated: learned return of the demonstrations.
-        start_below: share of that below which it does; ``None``: in any case.
+        start_below: share of that below which it does.
     """
-    return start_below is None or hold_of(figures["cloned_return"], demonstrated, start_below, 0.0) == 0.0
+    return hold_of(figures["cloned_return"], demonstrated, start_below, 0.0) == 0.0
 
 
 def weighted_is_better(
@@ -64,6 +65,13 @@ def weighted_is_better(
         return True
     earns = figures["weighted_return"] > max(0.0, return_at_least * figures["cloned_return"])
     return cloned_fails(figures, demonstrated, start_below) and earns
+
+
+def log_start(loggers: Iterable[Logger], figures: Mapping[str, float], updates: int) -> None:
+    """Log what was judged, and which start was taken, as the last of a stage's log."""
+    for logger in loggers:
+        logger.log_metrics({f"start/{name}": value for name, value in figures.items()}, updates)
+        logger.save()
 
 
 def judged_steps(simulator: Simulator) -> int:

@@ -23,7 +23,7 @@ from torch import Tensor
 from datamodules.cache import release_mapped_tables
 from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import BehaviourCloning
-from lit_modules.better_start import judge_start, judged_steps, weighted_is_better
+from lit_modules.better_start import judge_start, judged_steps, log_start, weighted_is_better
 from lit_modules.hold import demonstrated_return
 from lit_modules.learned_returns import CHUNK, learned_returns, return_weights
 from lit_modules.rows import require_streams, take
@@ -139,8 +139,6 @@ class WeightedCloning(BehaviourCloning):
         figures |= judge_start(simulator, self.policy, "weighted", episodes)
         demonstrated = demonstrated_return(simulator.reward, data.expert_train, judged_steps(simulator))
         taken = weighted_is_better(figures, demonstrated, self.hparams["start_below"], self.hparams["return_at_least"])
-        logged = {**figures, "demonstrated": demonstrated, "weighted": float(taken)}
-        for logger in self.trainer.loggers:
-            logger.log_metrics({f"start/{name}": value for name, value in logged.items()}, self.updates)
-            logger.save()
+        judged = {**figures, "demonstrated": demonstrated, "weighted": float(taken)}
+        log_start(self.trainer.loggers, judged, self.updates)
         return self.policy if taken else cloned

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
-
-from omegaconf import DictConfig
 
 from app.configuration import STAGES
 from app.experiments.grid import Run
@@ -53,7 +50,6 @@ def _started_from_cloned(row: Row) -> bool:
 
 
 def _with_stages(run: Run, stages: list[str]) -> Run:
-    configuration: DictConfig = run.configuration.copy()
-    given: Any = stages
-    configuration.stages = given
+    configuration = run.configuration.copy()
+    configuration.stages = stages
     return replace(run, configuration=configuration)
