@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,8 @@ from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
 from lit_modules.hold import FAILING, KNOWN
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
+from lit_modules.replay_learner import ReplayLearner
+from lit_modules.rows_per_update import refuse_too_few_for_game, refuse_too_few_for_policy
 from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
@@ -300,15 +302,31 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
 def _refuse_other_rows(configuration: DictConfig) -> None:
     """Refuse rows of data that the policy's method does not read, and the lack of those that it does."""
     name = configuration.policy.method
-    rows, members = configuration.simulator.all_rows, configuration.simulator.model.get("members", 1)
-    if isinstance(members, int) and rows < members:  # anything else is refused where the model's arguments are
-        raise UserError(f"simulator.all_rows is {rows}: each of the {members} members needs at least one of them")
     for stream in ("expert", "all"):
         rows = configuration.policy[f"{stream}_rows"]
         if stream in POLICY_METHODS[name].streams and rows < 1:
             raise UserError(f"{name} learns from {stream} rows as well: set policy.{stream}_rows to at least 1")
         if stream not in POLICY_METHODS[name].streams and rows != 0:
             raise UserError(f"{name} reads no {stream} rows: set policy.{stream}_rows to 0")
+    _refuse_too_few("simulator", configuration, OffSim, refuse_too_few_for_game)
+    if issubclass(POLICY_METHODS[name], ReplayLearner):
+        _refuse_too_few("policy", configuration, ReplayLearner, refuse_too_few_for_policy)
+
+
+def _refuse_too_few(stage: str, configuration: DictConfig, method: type, refuse: Callable[..., None]) -> None:
+    """Have that refuse the rows per update of a stage, by the method's arguments that it takes, or their defaults."""
+    rows = {name: configuration[stage][name] for name in ("expert_rows", "all_rows")}
+    defaults = inspect.signature(method).parameters
+    wanted = [name for name in inspect.signature(refuse).parameters if name not in rows]
+    given = {name: configuration[stage].model.get(name, defaults[name].default) for name in wanted}
+    if not all(isinstance(value, int | float) for value in given.values()):
+        return  # refused where the model's arguments are
+    try:
+        refuse(**rows, **given)
+    except ValueError as error:
+        raise UserError(
+            f"{stage}.expert_rows is {rows['expert_rows']}, all_rows {rows['all_rows']}: {error}"
+        ) from error
 
 
 def _refuse_without_task(configuration: DictConfig) -> None:

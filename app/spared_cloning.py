@@ -11,8 +11,7 @@ from omegaconf import DictConfig
 from app.loggers import make_loggers
 from app.pipeline import make_data, say
 from app.run_folder import note_stage
-from lit_modules.better_start import cloned_fails, judge_start, judged_steps, log_start
-from lit_modules.hold import demonstrated_return
+from lit_modules.better_start import cloned_fails, judge_demonstrations, judge_start, log_start
 from zoo import Policy, Simulator
 
 STAGE = "weighted_cloning"
@@ -39,7 +38,7 @@ def spared(configuration: DictConfig, folder: Path, stage: str) -> bool:
     settings, simulator = configuration[STAGE].model, Simulator.load(folder / "simulator.safetensors")
     cloned = folder / "behaviour_cloning.safetensors"
     figures = judge_start(simulator, Policy.load(cloned), "cloned", settings.judged_episodes)
-    demonstrated = demonstrated_return(simulator.reward, data.expert_train, judged_steps(simulator))
+    demonstrated = judge_demonstrations(simulator, data.expert_train)
     data.release()
     if cloned_fails(figures, demonstrated, settings.start_below):
         return False

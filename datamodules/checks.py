@@ -145,7 +145,7 @@ def check_names(first: str, one: Named, second: str, other: Named) -> None:
 
 
 def check_bounded(sources: Sequence[Source]) -> None:
-    """Refuse action spaces without bounds, which policies are squashed into and actions are measured in.
+    """Refuse action spaces without bounds or room, which policies are squashed into and actions are measured in.
 
     Raises:
         DataError: naming the dataset.
@@ -155,6 +155,12 @@ def check_bounded(sources: Sequence[Source]) -> None:
             raise DataError(
                 f"the actions of dataset {source.id} have no bounds, and a policy needs them: write it anew with an "
                 "action space that has some, or import its logs, `offsim import --action-low ... --action-high ...`"
+            )
+        low, high = source.action_space.low.reshape(-1), source.action_space.high.reshape(-1)
+        for index in np.flatnonzero(low >= high)[:1]:
+            raise DataError(
+                f"action {index} of dataset {source.id} has the bounds {low[index]:g} and {high[index]:g}: one that "
+                "never moves is no action; write the dataset anew without it, or with what it could be"
             )
 
 

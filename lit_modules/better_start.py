@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from lightning.pytorch.loggers import Logger
+from tensordict import TensorDict
 
-from lit_modules.hold import hold_of
+from lit_modules.hold import demonstrated_return, hold_of
 from lit_modules.simulator_returns import longest_episode, simulator_returns
 from zoo.policy import Policy
 from zoo.simulator import Simulator
@@ -31,12 +32,18 @@ def judge_start(simulator: Simulator, policy: Policy, name: str, episodes: int) 
         episodes: how many.
 
     Returns:
-        ``NAME_return`` and ``NAME_length``, the learned return, and the mean steps until the end.
+        ``NAME_return`` and ``NAME_length``, the learned return above what ending is worth, and the mean steps until
+        the end.
     """
     device = simulator.reward.low.device
     generator = torch.Generator(device).manual_seed(0)
     (figures,) = simulator_returns(simulator, [policy.to(device)], episodes, judged_steps(simulator), generator)
-    return {f"{name}_{key}": figures[key] for key in ("return", "length")}
+    return {f"{name}_return": figures["earned"], f"{name}_length": figures["length"]}
+
+
+def judge_demonstrations(simulator: Simulator, demonstrations: TensorDict) -> float:
+    """The same of demonstrations ``(N,)``, of as many steps: their learned return above what ending is worth."""
+    return demonstrated_return(simulator.reward, demonstrations, judged_steps(simulator), simulator.end_worth())
 
 
 def cloned_fails(figures: Mapping[str, float], demonstrated: float, start_below: float) -> bool:

@@ -57,8 +57,10 @@ class ClonedStart(PolicyRollOuts, ABC):
         reward = None if self.learns_reward else self.simulator.reward
         judged = self.returns_in(self.simulator, *self._cloned, episodes=self.hparams["judged_episodes"])[0]
         figures = {
-            "cloned/demonstrated": demonstrated_return(reward, data.expert_train, self.validation_steps()),
-            "cloned/earned": judged["length" if reward is None else "return"],
+            "cloned/demonstrated": demonstrated_return(
+                reward, data.expert_train, self.validation_steps(), self.simulator.end_worth()
+            ),
+            "cloned/earned": judged["length" if reward is None else "earned"],
         }
         measured = [self.hold.new_tensor(value) for value in figures.values()]
         if self.parallel:  # the same decision everywhere, whatever part of the data a process has
@@ -105,8 +107,8 @@ class ClonedStart(PolicyRollOuts, ABC):
             both, alone = self.returns_in(
                 simulator, joined(learned, cloned), learned, episodes=self.hparams["judged_episodes"]
             )
-            return both["return"] > alone["return"]
-        theirs, own = (figures["return"] for figures in self.returns_in(simulator, cloned, learned))
+            return both["earned"] > alone["earned"]
+        theirs, own = (figures["earned"] for figures in self.returns_in(simulator, cloned, learned))
         return theirs >= own - (1.0 - self.hparams["join_cloned"]) * abs(own)
 
     def learned_simulator(self, data: Any) -> Simulator:

@@ -14,7 +14,9 @@ ROWS = 10_000  # of which the mean reward is taken
 
 
 @torch.no_grad()
-def demonstrated_return(reward: RewardModel | None, demonstrations: TensorDict, horizon: float) -> float:
+def demonstrated_return(
+    reward: RewardModel | None, demonstrations: TensorDict, horizon: float, end_worth: float = 0.0
+) -> float:
     """Mean learned return of the demonstrations, as far as an episode of ``horizon`` steps goes.
 
     Rows that were left out of the data count like those that are there.
@@ -23,13 +25,14 @@ def demonstrated_return(reward: RewardModel | None, demonstrations: TensorDict, 
         reward: the learned reward; ``None`` counts the steps.
         demonstrations: their transitions, ``(N,)``, with ``episode`` and ``step``.
         horizon: steps after which an episode ends at the latest.
+        end_worth: reward per step that ending is as good as, which is where rewards are counted from.
     """
     lengths = _lengths(demonstrations).clamp_max(horizon).mean()
     if reward is None:
         return float(lengths)
     rows = spread(demonstrations, ROWS).to(reward.low.device)
     paid = reward(rows["observation"], rows["action"], rows["next", "observation"])
-    return float(lengths) * float(paid.mean())
+    return float(lengths) * (float(paid.mean()) - end_worth)
 
 
 def _lengths(table: TensorDict) -> Tensor:

@@ -263,6 +263,8 @@ class Method(lightning.LightningModule):
         rank = getattr(self._trainer, "global_rank", 0)
         saved = checkpoint["ranks"][rank % len(checkpoint["ranks"])]
         self.restore_rank_state(saved)
+        if self._trainer is None:
+            return  # nothing is drawn yet, and the numbers may be of another device
         if getattr(getattr(self._trainer, "state", None), "fn", TrainerFn.FITTING) != TrainerFn.FITTING:
             return  # nothing is drawn
         if rank < len(checkpoint["ranks"]):  # one more than there were draws numbers of its own from the beginning

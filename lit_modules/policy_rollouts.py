@@ -50,10 +50,11 @@ class PolicyRollOuts(Method, ABC):
         return self.policy.act(observation, deterministic=False, noise=noise)
 
     def _draw_members(self, horizon: int, *shape: int) -> Tensor:
-        """The member that moves each roll-out at each step, ``(H, *shape)``."""
+        """The member that moves each roll-out at each step, ``(H, *shape)``, of which the last are the roll-outs."""
         members = self.simulator.transition.members
         if (self.hparams["aggregation"] or self.simulator.aggregation) == "fixed_member":
-            return self.random.integers(members, 1, *shape).expand(horizon, *shape)
+            # The same for all candidates, which then differ in their noise alone
+            return self.random.integers(members, shape[-1]).expand(horizon, *shape)
         return self.random.integers(members, horizon, *shape)
 
     def simulate(

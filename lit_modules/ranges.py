@@ -52,7 +52,6 @@ ABOVE_ZERO = [
 AT_LEAST_ZERO = [
     "adversarial_weight",
     "anchor_weight",
-    "clip",
     "cloning_weight",
     "entropy_weight",
     "exploration_noise",
@@ -87,6 +86,7 @@ AT_LEAST_ZERO = [
 ]
 SHARES = [
     "actor_final_rate",
+    "clip",
     "critic_share",
     "effective_share",
     "end_quantile",

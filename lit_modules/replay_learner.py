@@ -13,6 +13,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from lit_modules.critic import QNetwork
 from lit_modules.method import Compute, Conversation
 from lit_modules.random_stream import RandomStream
+from lit_modules.rows_per_update import recorded_rows, refuse_too_few_for_policy
 from lit_modules.simulator_policy import SimulatorPolicy
 from zoo.policy import Policy
 
@@ -112,6 +113,10 @@ class ReplayLearner(SimulatorPolicy):
         super().setup(stage)
         if stage != "fit":
             return
+        streams = self.trainer.datamodule.streams  # type: ignore[attr-defined]
+        refuse_too_few_for_policy(
+            self.hparams["batch_size"], self.hparams["real_share"], streams["expert"], streams["all"]
+        )
         # The same memory as the networks', so that no transition crosses to the host and back
         self.place_random_numbers(self.replay_random)
         self._make_replay()
@@ -143,9 +148,9 @@ class ReplayLearner(SimulatorPolicy):
 
     def replace_reward(self, reward: Any) -> None:
         """Train on another reward, with the bounds of values and the worth of ends that follow from its bounds."""
-        self.simulator.reward = reward
+        self.simulator.reward, self.simulator.end_reward = reward, None
+        self.price_ends()
         low, high = self.critic_range
-        self.end_value.fill_(self.value_range[0])
         self.loss.value_low.fill_(low)
         self.loss.value_high.fill_(high)
 
@@ -218,9 +223,9 @@ class ReplayLearner(SimulatorPolicy):
         """
         expert, other = rows["expert"], rows["all"]
         updates, size = expert.shape[0], self.hparams["batch_size"]
-        real = round(self.hparams["real_share"] * size)
-        from_expert = min(real // 2, expert.shape[1])
-        parts = [expert[:, :from_expert], other[:, : real - from_expert]]
+        from_expert, from_all = recorded_rows(size, self.hparams["real_share"], expert.shape[1])
+        real = from_expert + from_all
+        parts = [expert[:, :from_expert], other[:, :from_all]]
         if real < size:
             parts.insert(0, self.replay.sample(updates * (size - real)).reshape(updates, size - real))
 

@@ -98,6 +98,7 @@ class SimulatorPolicy(ClonedStart):
     loss: Any  # the subclass's, with the ``normalizer`` of what its critics see
 
     # Buffers, not numbers: they differ between replicas that are trained together
+    end_reward: Tensor
     end_value: Tensor
     cut: Tensor
     uncertainty_unit: Tensor
@@ -180,14 +181,23 @@ class SimulatorPolicy(ClonedStart):
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.keep_cloned(None if cloned_policy is None else copy.deepcopy(self.averaged_policy))
-        # Nothing is worse than ending: an all-positive reward cannot pay for survival alone, nor an all-negative
-        # one for dying, whatever constant is added to it.
-        self.register_buffer("end_value", torch.tensor(self.value_range[0]), persistent=False)
+        self.register_buffer("end_reward", torch.zeros(()), persistent=False)
+        self.register_buffer("end_value", torch.zeros(()), persistent=False)
+        self.price_ends()
         cut = torch.inf if uncertainty_cut is None else self.simulator.uncertainty_quantile(uncertainty_cut)
         self.register_buffer("cut", torch.tensor(cut), persistent=False)
         unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
         self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
         self.register_buffer("uncertainty_weight", PENALTY_TUNING.initial(uncertainty_weight), persistent=False)
+
+    def price_ends(self) -> None:
+        """Have ending pay what it is worth in the Simulator, for ever.
+
+        As a rule that is the reward's lower bound, so nothing is worse than ending: an all-positive reward cannot pay
+        for survival alone, nor an all-negative one for dying, whatever constant is added to it.
+        """
+        self.end_reward.fill_(self.simulator.end_worth())
+        self.end_value.copy_(self.end_reward * self.hparams["reward_scale"] / (1.0 - self.hparams["gamma"]))
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -247,8 +257,8 @@ class SimulatorPolicy(ClonedStart):
 
     @property
     def doubtful_reward(self) -> Tensor:
-        """What fading rewards fade to: an average roll-out's, the lowest there is (``RewardModel.standardize``)."""
-        return self.simulator.reward.low
+        """What fading rewards fade to: what ending pays, which earns nothing."""
+        return self.end_reward
 
     @torch.no_grad()
     def batch_reward(self, inputs: dict[str, Tensor]) -> Tensor:

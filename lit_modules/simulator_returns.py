@@ -20,7 +20,9 @@ def simulator_returns(
 
     Returns:
         For each policy ``return``: mean sum of standardised rewards (an expert that never ends scores about
-        ``horizon``); ``length``: mean steps until the end; ``uncertainty``: mean uncertainty on the way.
+        ``horizon``); ``earned``: of that what is above ending (``Simulator.end_worth``), by which policies are
+        compared, since a learned reward has no zero of its own; ``length``: mean steps until the end;
+        ``uncertainty``: mean uncertainty on the way.
     """
     count = len(policies)
     observation = simulator.reset(episodes, generator).repeat(count, 1)
@@ -38,7 +40,8 @@ def simulator_returns(
         if not bool(alive.any()):
             break
         observation = following
-    figures = {"return": total, "length": length, "uncertainty": doubt / length}
+    earned = total - simulator.end_worth() * length
+    figures = {"return": total, "earned": earned, "length": length, "uncertainty": doubt / length}
     means = {name: value.reshape(count, episodes).mean(dim=1).tolist() for name, value in figures.items()}
     return [{name: value[each] for name, value in means.items()} for each in range(count)]
 

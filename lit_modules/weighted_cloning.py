@@ -23,8 +23,7 @@ from torch import Tensor
 from datamodules.cache import release_mapped_tables
 from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import BehaviourCloning
-from lit_modules.better_start import judge_start, judged_steps, log_start, weighted_is_better
-from lit_modules.hold import demonstrated_return
+from lit_modules.better_start import judge_demonstrations, judge_start, log_start, weighted_is_better
 from lit_modules.learned_returns import CHUNK, learned_returns, return_weights
 from lit_modules.rows import require_streams, take
 from lit_modules.spaces import refuse_other_spaces
@@ -137,7 +136,7 @@ class WeightedCloning(BehaviourCloning):
         simulator, cloned, episodes = self._simulator[0], self._cloned[0], self.hparams["judged_episodes"]
         figures = judge_start(simulator, cloned, "cloned", episodes)
         figures |= judge_start(simulator, self.policy, "weighted", episodes)
-        demonstrated = demonstrated_return(simulator.reward, data.expert_train, judged_steps(simulator))
+        demonstrated = judge_demonstrations(simulator, data.expert_train)
         taken = weighted_is_better(figures, demonstrated, self.hparams["start_below"], self.hparams["return_at_least"])
         judged = {**figures, "demonstrated": demonstrated, "weighted": float(taken)}
         log_start(self.trainer.loggers, judged, self.updates)

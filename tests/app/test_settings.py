@@ -34,6 +34,12 @@ TASK = ["--task=hopper", "--data.expert=tiny/hopper/expert-v0", "--data.diverse=
         (["--simulator.model.members=2.5"], "simulator.model.members: Expected a <class 'int'>"),
         (["--simulator.model.members="], "simulator.model: "),
         (["--simulator.all_rows=3"], "each of the 7 members needs at least one"),
+        (["--policy.model.batch_size=4096"], "policy.expert_rows is "),
+        (["--policy.model.batch_size=4096"], "a batch of 4096 with a real_share of 0.5 takes "),
+        (
+            ["--simulator.model.starts=9999"],
+            "of 9999 roll-outs (starts, expert_start_share) begin in rows of expert data",
+        ),
         (["--policy.model.cloning_form=cosine"], "policy.model: unknown form of cloning 'cosine'"),
         (["--policy.model.uncertainty_cut=0.97"], "policy.model: no stored uncertainty quantile 0.97"),
         (["--simulator.model.uncertainty=doubt"], "simulator.model: unknown uncertainty measure 'doubt'"),

@@ -110,3 +110,11 @@ def test_actions_need_bounds(record: Any) -> None:
         record(f"test/{name}-v0", [4, 4], action_space=unbounded, first_number=first_number)
     with pytest.raises(DataError, match="test/a-v0 have no bounds, and a policy needs them"):
         TransitionDataModule("test/a-v0", diverse=["test/b-v0"])
+
+
+def test_actions_need_room(record: Any) -> None:
+    narrow = spaces.Box(np.array([-1.0, 0.5], np.float32), np.array([1.0, 0.5], np.float32))
+    for first_number, name in enumerate(("a", "b")):
+        record(f"test/{name}-v0", [4, 4], action_space=narrow, first_number=first_number)
+    with pytest.raises(DataError, match="action 1 of dataset test/a-v0 has the bounds 0.5 and 0.5"):
+        TransitionDataModule("test/a-v0", diverse=["test/b-v0"])

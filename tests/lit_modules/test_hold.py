@@ -49,6 +49,7 @@ def test_demonstrations_return_what_their_mean_step_pays_times_their_steps(horiz
     assert demonstrated_return(None, demonstrations(), horizon) == length
     counting: Any = Counting()
     assert demonstrated_return(counting, demonstrations(), horizon) == length * 2.0
+    assert demonstrated_return(counting, demonstrations(), horizon, end_worth=-1.0) == length * 3.0
 
 
 @pytest.mark.parametrize(("earned", "demonstrated", "below", "expected"), [
@@ -90,19 +91,19 @@ def test_a_learner_lets_go_of_a_cloned_policy_that_fails_in_the_simulator(
         logged = module.judge_cloned()
     assert module.loosened
     assert float(module.hold) == 0.25
-    assert float(logged["cloned/demonstrated"]) == pytest.approx(5.0)  # five steps of 1
-    assert float(logged["cloned/earned"]) < 2.5
+    assert float(logged["cloned/demonstrated"]) == pytest.approx(10.0)  # five steps of 1, where ending is worth -1
+    assert float(logged["cloned/earned"]) < 5.0
     assert module.judge_cloned() == {}  # once is enough
     total, _ = module.add_cloning(torch.zeros(()), {}, torch.tensor(1.0))
     assert float(total) == pytest.approx(0.25 * 3.0)
 
 
-@pytest.mark.parametrize(("earned", "said"), [(3.99998, "0.799"), (-1.0, "-0.200"), (math.nan, "nan")])
+@pytest.mark.parametrize(("earned", "said"), [(7.99996, "0.799"), (-2.0, "-0.200"), (math.nan, "nan")])
 def test_a_share_that_is_too_low_does_not_read_as_enough(
     steering: Any, cloned_policy: str, earned: float, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = held_learner(steering, cloned_policy, 0.0)  # demonstrations have 5
-    monkeypatch.setattr(module, "returns_in", lambda *_, **__: [{"return": earned}])
+    module = held_learner(steering, cloned_policy, 0.0)  # demonstrations have 10
+    monkeypatch.setattr(module, "returns_in", lambda *_, **__: [{"earned": earned}])
     with pytest.warns(UserWarning, match=rf"has {re.escape(said)} of what the demonstrations have .*, less than 0\.8 "):
         module.judge_cloned()
 
@@ -207,6 +208,21 @@ def test_a_resumed_learner_is_held_as_before(steering: Any, cloned_policy: str, 
     assert float(resumed.hold) == 0.25
 
 
+@pytest.mark.parametrize("method", [SimulatorSAC, SimulatorTD3, SimulatorPPO, OfflineMLIRL])
+def test_a_checkpoint_of_another_device_can_be_loaded_to_be_looked_at(
+    steering: Any, saved_checkpoint: Any, method: type
+) -> None:
+    module, other = (steering.learner(method) for _ in range(2))
+    steering.train(module, 1)
+    checkpoint = saved_checkpoint(module)
+    streams = checkpoint["ranks"][0]["streams"]
+    streams.update({name: torch.zeros(16, dtype=torch.uint8) for name in streams})  # as CUDA's are
+    with pytest.raises(ValueError, match="another kind of device"):
+        other.on_load_checkpoint(checkpoint)
+    other._trainer = None
+    other.on_load_checkpoint(checkpoint)
+
+
 def test_a_checkpoint_of_before_there_was_a_judgement_goes_on_held(
     steering: Any, cloned_policy: str, saved_checkpoint: Any
 ) -> None:
@@ -226,6 +242,9 @@ def test_one_member_may_move_a_whole_roll_out(steering: Any, method: type) -> No
         _, _, members, _ = steering.learner(method, aggregation=aggregation).draw_roll_outs()
         assert len(members.unique()) == 2
         drawn[aggregation] = bool((members == members[0]).all())
+        _, _, of_candidates, _ = steering.learner(method, aggregation=aggregation).draw_roll_outs(3)
+        assert bool((of_candidates == of_candidates[:1, :1]).all()) == drawn[aggregation]
+        assert of_candidates.shape == (len(members), 3, members.shape[1])
     assert drawn == {None: False, "random_member": False, "fixed_member": True}
     with pytest.raises(ValueError, match="unknown aggregation 'mean': choose random_member or fixed_member, or null"):
         steering.learner(method, aggregation="mean")

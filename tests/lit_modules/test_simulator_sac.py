@@ -49,7 +49,7 @@ def table(rows: int) -> TensorDict:
     )
 
 
-def make_simulator(folder: Path, offset: float = 0.0) -> Path:
+def make_simulator(folder: Path, offset: float = 0.0, end_reward: float | None = None) -> Path:
     torch.manual_seed(0)
     reward = RewardModel(SIZE, ACTIONS, (8,))
     reward.standardize(torch.linspace(1.0, 3.0, 50), torch.linspace(-1.0, 1.0, 50))
@@ -64,6 +64,7 @@ def make_simulator(folder: Path, offset: float = 0.0) -> Path:
         StartStates.of(torch.randn(20, SIZE)),
         [-1.0] * ACTIONS,
         [1.0] * ACTIONS,
+        end_reward=end_reward,
     )
     simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, ACTIONS))
     path = folder / f"simulator{offset}.safetensors"
@@ -71,8 +72,8 @@ def make_simulator(folder: Path, offset: float = 0.0) -> Path:
     return path
 
 
-def make(folder: Path, offset: float = 0.0, **changes: object) -> SimulatorSAC:
-    path = make_simulator(folder, offset)
+def make(folder: Path, offset: float = 0.0, end_reward: float | None = None, **changes: object) -> SimulatorSAC:
+    path = make_simulator(folder, offset, end_reward)
     torch.manual_seed(1)
     settings: dict[str, object] = {
         "hidden_sizes": (8,),
@@ -161,6 +162,18 @@ def test_ending_is_worth_the_lowest_possible_return(tmp_path: Path) -> None:
     module = make(tmp_path, reward_scale=0.1)
     assert float(module.end_value) == pytest.approx(0.1 * float(module.simulator.reward.low) / 0.01, rel=1e-4)
     assert module.loss.value_low == module.end_value
+
+
+def test_a_simulator_may_say_itself_what_ending_is_worth(tmp_path: Path) -> None:
+    """As those of Offline ML-IRL do, whose reward's lower bound is the worst that was ever seen."""
+    module = make(tmp_path, end_reward=0.25, reward_scale=0.1, uncertainty_weight=1.0)
+    low = float(module.simulator.reward.low)
+    assert low < 0.2
+    assert float(module.end_value) == pytest.approx(0.1 * 0.25 / 0.01, rel=1e-4)
+    assert float(module.doubtful_reward) == 0.25
+    assert float(module.loss.value_low) == pytest.approx(0.1 * low / 0.01, rel=1e-4)
+    module.replace_reward(module.simulator.reward)  # of which that says nothing
+    assert float(module.end_value) == pytest.approx(0.1 * low / 0.01, rel=1e-4)
 
 
 @pytest.mark.parametrize("offset", [-5.0, 5.0])
