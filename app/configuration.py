@@ -16,6 +16,7 @@ from yaml import YAMLError
 
 from app.errors import UserError
 from app.settings import refuse_misfits, refuse_other_types
+from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
 from lit_modules.hold import FAILING, KNOWN
 from lit_modules.offline_ml_irl import OfflineMLIRL
@@ -323,7 +324,7 @@ def _refuse_too_few(stage: str, configuration: DictConfig, method: type, refuse:
         return  # refused where the model's arguments are
     try:
         refuse(**rows, **given)
-    except ValueError as error:
+    except DataError as error:
         raise UserError(
             f"{stage}.expert_rows is {rows['expert_rows']}, all_rows {rows['all_rows']}: {error}"
         ) from error

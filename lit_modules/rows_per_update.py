@@ -5,6 +5,8 @@ A short batch would either not fit together or, silently, be another one than wa
 
 from __future__ import annotations
 
+from datamodules.errors import DataError
+
 
 def refuse_too_few_for_game(
     members: int, starts: int, expert_start_share: float, expert_rows: int, all_rows: int
@@ -19,16 +21,16 @@ def refuse_too_few_for_game(
         all_rows: rows of all data read per update.
 
     Raises:
-        ValueError: saying how many it takes.
+        DataError: saying how many it takes.
     """
     if all_rows < members:
-        raise ValueError(
+        raise DataError(
             f"{all_rows} rows of all data are read per update: each of the {members} members needs at least one"
         )
     from_expert = round(starts * expert_start_share)
     for name, wanted, rows in (("expert", from_expert, expert_rows), ("all", starts - from_expert, all_rows)):
         if wanted > rows:
-            raise ValueError(
+            raise DataError(
                 f"{wanted} of {starts} roll-outs (starts, expert_start_share) begin in rows of {name} data, of which "
                 f"{rows} are read per update: read more, or lower starts"
             )
@@ -57,11 +59,11 @@ def refuse_too_few_for_policy(batch_size: int, real_share: float, expert_rows: i
         all_rows: rows of all data read per update.
 
     Raises:
-        ValueError: saying how many it takes.
+        DataError: saying how many it takes.
     """
     from_expert, from_all = recorded_rows(batch_size, real_share, expert_rows)
     if from_all > all_rows:
-        raise ValueError(
+        raise DataError(
             f"a batch of {batch_size} with a real_share of {real_share:g} takes {from_expert} rows of expert data and "
             f"{from_all} of all data, of which {all_rows} are read per update: read more, or lower one of the two"
         )

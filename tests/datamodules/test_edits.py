@@ -116,5 +116,5 @@ def test_actions_need_room(record: Any) -> None:
     narrow = spaces.Box(np.array([-1.0, 0.5], np.float32), np.array([1.0, 0.5], np.float32))
     for first_number, name in enumerate(("a", "b")):
         record(f"test/{name}-v0", [4, 4], action_space=narrow, first_number=first_number)
-    with pytest.raises(DataError, match="action 1 of dataset test/a-v0 has the bounds 0.5 and 0.5"):
+    with pytest.raises(DataError, match=r"action 1 of dataset test/a-v0 has the bounds 0\.5 and 0\.5"):
         TransitionDataModule("test/a-v0", diverse=["test/b-v0"])

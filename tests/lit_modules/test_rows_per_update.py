@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from datamodules.errors import DataError
 from lit_modules.rows_per_update import recorded_rows, refuse_too_few_for_game, refuse_too_few_for_policy
 from lit_modules.simulator_sac import SimulatorSAC
 
@@ -24,19 +25,19 @@ def test_half_of_the_recorded_rows_are_demonstrated_as_far_as_these_go(
 
 def test_a_batch_that_takes_more_than_is_read_is_refused() -> None:
     refuse_too_few_for_policy(512, 0.5, 128, 128)
-    with pytest.raises(ValueError, match="takes 128 rows of expert data and 129 of all data, of which 128 are read"):
+    with pytest.raises(DataError, match="takes 128 rows of expert data and 129 of all data, of which 128 are read"):
         refuse_too_few_for_policy(514, 0.5, 128, 128)
-    with pytest.raises(ValueError, match="takes 128 rows of expert data and 256 of all data"):
+    with pytest.raises(DataError, match="takes 128 rows of expert data and 256 of all data"):
         refuse_too_few_for_policy(512, 0.75, 128, 128)
 
 
 def test_a_game_that_takes_more_than_is_read_is_refused() -> None:
     refuse_too_few_for_game(7, 128, 0.5, 64, 64)
-    with pytest.raises(ValueError, match="64 of 128 roll-outs .* begin in rows of expert data, of which 63 are read"):
+    with pytest.raises(DataError, match=r"64 of 128 roll-outs .* begin in rows of expert data, of which 63 are read"):
         refuse_too_few_for_game(7, 128, 0.5, 63, 64)
-    with pytest.raises(ValueError, match="128 of 128 roll-outs .* begin in rows of all data, of which 64 are read"):
+    with pytest.raises(DataError, match=r"128 of 128 roll-outs .* begin in rows of all data, of which 64 are read"):
         refuse_too_few_for_game(7, 128, 0.0, 64, 64)
-    with pytest.raises(ValueError, match="6 rows of all data .*: each of the 7 members"):
+    with pytest.raises(DataError, match=r"6 rows of all data .*: each of the 7 members"):
         refuse_too_few_for_game(7, 5, 1.0, 64, 6)
 
 
@@ -44,5 +45,5 @@ def test_methods_refuse_it_before_their_first_update(steering: Any) -> None:
     module = steering.learner(SimulatorSAC, batch_size=64)  # of which 16 of all data, and 8 are read
     module._trainer.strategy = SimpleNamespace(root_device=torch.device("cpu"))
     module._trainer.global_rank = 0
-    with pytest.raises(ValueError, match="takes 8 rows of expert data and 24 of all data, of which 8 are read"):
+    with pytest.raises(DataError, match="takes 8 rows of expert data and 24 of all data, of which 8 are read"):
         module.setup("fit")
