@@ -16,9 +16,10 @@ class RewardModel(nn.Module):
     """Learned reward of a transition, with a scale of its own.
 
     A reward learned from demonstrations has no natural zero or unit. :meth:`raw` is what training shapes;
-    :meth:`forward` is its affine image on which expert data has mean 1 and model roll-outs mean 0, clipped to
+    :meth:`forward` is its affine image on which expert data has mean 1 and model roll-outs mean 0, and then clipped to
     ``[low, high]``: quantiles of the two, so that a policy gains nothing from places where the network extrapolates
-    and every discounted return is known to lie within ``[low, high] / (1 - gamma)``.
+    and every discounted return is known to lie within ``[low, high] / (1 - gamma)``. Where one of the two is skewed,
+    its mean is not near its median, and what is left between the bounds is not near 1.
 
     Args:
         observation_size: number of observation features.
@@ -89,7 +90,7 @@ class RewardModel(nn.Module):
         high_quantile: float = 0.5,
         minimum_gap: float = 1e-3,
     ) -> None:
-        """Set scale and bounds so that expert data has mean 1 and model roll-outs mean 0.
+        """Set scale and bounds so that, before clipping, expert data has mean 1 and model roll-outs mean 0.
 
         Args:
             expert_raw: unscaled rewards of expert transitions, ``(N,)``.
