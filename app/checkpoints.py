@@ -45,6 +45,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
             raise UserError(f"there is no checkpoint {path}") from error
         # What a file that is none makes torch's reader stumble over depends on its first bytes
         except Exception as error:
+            if Path(path).suffix == ".safetensors":
+                raise UserError(
+                    f"{path} is the file of a model, from which no training goes on: name a checkpoint, such as "
+                    "last.ckpt in the folder of its stage"
+                ) from error
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(
                 f"{path} is no checkpoint of a training with offsim, or is damaged: {reason} "

@@ -22,7 +22,11 @@ from lit_modules.hold import FAILING, KNOWN
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.replay_learner import ReplayLearner
-from lit_modules.rows_per_update import refuse_too_few_for_game, refuse_too_few_for_policy
+from lit_modules.rows_per_update import (
+    refuse_too_few_for_game,
+    refuse_too_few_for_members,
+    refuse_too_few_for_policy,
+)
 from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
@@ -32,6 +36,7 @@ from zoo.tasks import TASKS
 
 DEFAULTS = "defaults"
 FULL = "full"
+LARGEST_SEED = 2**32 - 1  # NumPy's
 METHODS = "methods"  # folder of the settings of learners that differ from those in the defaults
 POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
     "SimulatorSAC": SimulatorSAC,
@@ -137,6 +142,11 @@ def load_configuration(source: str, method: str | None = None, above: tuple[Path
     method = method or OmegaConf.select(configuration, "policy.method")
     base = configuration.pop("base", None)
     if base is None:
+        if "stages" not in configuration:
+            raise UserError(
+                f"{path} says neither `base: {DEFAULTS}` (`base: own` for a system of your own), nor which stages to "
+                "train: write the first, and below it what differs from the defaults"
+            )
         return _with_method(configuration, method) if path == find_configuration(DEFAULTS) else as_then(configuration)
     below = find_configuration(str(base), path.parent)
     if below is None:
@@ -285,6 +295,7 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         raise UserError(f"the configuration does not say {', '.join(missing)}: add it to the file or as --{missing[0]}")
     _check_stages(merged)
     refuse_other_types(settings)
+    refuse_seed(merged.seed)
     if not merged.data.diverse:  # of which weighted cloning is
         merged.stages = [name for name in merged.stages if name != "weighted_cloning"]
     if merged.behaviour_cloning.rows not in ROWS:
@@ -300,6 +311,12 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
     return merged
 
 
+def refuse_seed(seed: int) -> None:
+    """Refuse a seed that random numbers cannot be drawn from."""
+    if seed > LARGEST_SEED:
+        raise UserError(f"seed is {seed}: it must be at most {LARGEST_SEED}")
+
+
 def _refuse_other_rows(configuration: DictConfig) -> None:
     """Refuse rows of data that the policy's method does not read, and the lack of those that it does."""
     name = configuration.policy.method
@@ -309,7 +326,9 @@ def _refuse_other_rows(configuration: DictConfig) -> None:
             raise UserError(f"{name} learns from {stream} rows as well: set policy.{stream}_rows to at least 1")
         if stream not in POLICY_METHODS[name].streams and rows != 0:
             raise UserError(f"{name} reads no {stream} rows: set policy.{stream}_rows to 0")
-    _refuse_too_few("simulator", configuration, OffSim, refuse_too_few_for_game)
+    _refuse_too_few("simulator", configuration, OffSim, refuse_too_few_for_members)
+    if configuration.simulator.updates > (configuration.simulator.model.get("pretraining_updates") or 0):
+        _refuse_too_few("simulator", configuration, OffSim, refuse_too_few_for_game)
     if issubclass(POLICY_METHODS[name], ReplayLearner):
         _refuse_too_few("policy", configuration, ReplayLearner, refuse_too_few_for_policy)
 
@@ -318,12 +337,14 @@ def _refuse_too_few(stage: str, configuration: DictConfig, method: type, refuse:
     """Have that refuse the rows per update of a stage, by the method's arguments that it takes, or their defaults."""
     rows = {name: configuration[stage][name] for name in ("expert_rows", "all_rows")}
     defaults = inspect.signature(method).parameters
-    wanted = [name for name in inspect.signature(refuse).parameters if name not in rows]
-    given = {name: configuration[stage].model.get(name, defaults[name].default) for name in wanted}
+    given = {
+        name: rows[name] if name in rows else configuration[stage].model.get(name, defaults[name].default)
+        for name in inspect.signature(refuse).parameters
+    }
     if not all(isinstance(value, int | float) for value in given.values()):
         return  # refused where the model's arguments are
     try:
-        refuse(**rows, **given)
+        refuse(**given)
     except DataError as error:
         raise UserError(
             f"{stage}.expert_rows is {rows['expert_rows']}, all_rows {rows['all_rows']}: {error}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from omegaconf import DictConfig
 from app.configuration import comparable, flat
 from app.errors import UserError
 from app.experiments.shared import SharedStage, shared_stages_of
+from app.run_data import refuse_other_data
 from app.run_folder import configuration_of, is_finished, rate_factors
-from datamodules.sources import data_facts, resolve
 
 
 def usable_stages(configuration: DictConfig, earlier: Path) -> tuple[list[SharedStage], str | None]:
@@ -43,7 +42,7 @@ def usable_stages(configuration: DictConfig, earlier: Path) -> tuple[list[Shared
         raise UserError(
             f"no stage of {earlier} can be taken over: {reason or 'this run has no stage before the policy'}"
         )
-    _refuse_other_data(earlier)
+    refuse_other_data(earlier, "train every stage anew")
     return usable, reason
 
 
@@ -63,17 +62,3 @@ def _why_not(stage: SharedStage, other: SharedStage | None, earlier: Path) -> st
         return None
     told = [flat(each.settings).get(key, "nothing") for each in (other, stage)]
     return f"its {name} has {key}: {told[0]}, where this run has {told[1]}"
-
-
-def _refuse_other_data(earlier: Path) -> None:
-    """Refuse a run whose data has been recorded anew under the same id since, as far as it tells."""
-    path = earlier / "metrics.json"
-    if not path.is_file():
-        return  # written at the end of a run, and so not there yet
-    try:
-        hashes = {row["id"]: row["sha256"] for row in json.loads(path.read_text())["data"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}): repeat the command of that run") from error
-    for name, found in hashes.items():
-        if data_facts(resolve(name))["sha256"] != found:
-            raise UserError(f"{name} is no longer the data that {earlier} was trained on: train every stage anew")

@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"lowest, highest     {min(result['returns']):.1f}, {max(result['returns']):.1f}")
     print(f"normalised return   {result['normalized']:.1f}  (0: random actions, 100: reference expert)")
     if result["expert_share"] is not None:
-        print(f"share of expert     {100.0 * result['expert_share']:.1f}% of {task.expert_return:.0f}")
+        share = 100.0 * result["expert_share"]
+        print(f"share of expert     {share:.1f}% of {task.expert_return:.0f}, the reference expert's")
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
     return 0

@@ -14,10 +14,11 @@ from app.configuration import FULL
 from app.data_quality import warn_of_worse_expert
 from app.errors import UserError
 from app.experiments.grid import Run, select
-from app.experiments.processes import WorkerProcess, ended_by_signals, locked
+from app.experiments.processes import WorkerProcess, ended_by_signals
 from app.experiments.reading import load_experiment
 from app.experiments.schedule import STAGES_FOLDER, carry_out, plan
 from app.experiments.state import State, state_of
+from app.folder_lock import locked
 from app.pipeline import make_data, say
 from app.results.page import write_page
 from datamodules import DataError
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
     _refuse_other_settings(runs, out)
     _check_data(runs)
     warn_of_worse_experts(runs)
-    with locked(out) as lock, ended_by_signals():
+    with locked(out, "offsim experiment") as lock, ended_by_signals():
         failed = carry_out(plan(runs, out), arguments.jobs, lambda unit: WorkerProcess(unit, out, lock))
         _print_list(runs, out)
         say(f"page: {write(out)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from app.rollouts import roll_out
 from datamodules import TransitionDataModule
 from zoo import Policy, Simulator
+from zoo.tasks import TASKS
 
 EPISODES = 100  # of each policy in the Simulator
 
@@ -39,13 +41,13 @@ def evaluate_in_simulator(
     Returns:
         ``horizon``, the steps of the longest demonstration; ``demonstrations``, with the learned ``reward`` per step;
         and for each policy ``reward`` per step, ``length`` until an end, ``uncertainty`` in medians of the data's, and
-        ``action_error`` on held-out demonstrations (or, without any, on the others), root mean square in half action
-        ranges.
+        ``action_error`` on held-out demonstrations (or, without any, on the others, which ``action_error_on`` says),
+        root mean square in half action ranges.
     """
     expert = data.expert_train
     seen = expert if data.expert_held_out is None else data.expert_held_out
     horizon = int(expert["step"].max()) + 1
-    found: dict[str, Any] = {"horizon": horizon}
+    found: dict[str, Any] = {"horizon": horizon, "action_error_on": "trained" if seen is expert else "held out"}
     if simulator is not None:
         rows = (expert["observation"], expert["action"], expert["next", "observation"])
         found["demonstrations"] = {"reward": float(simulator.reward(*rows).mean())}
@@ -66,6 +68,17 @@ def evaluate_in_simulator(
     return found
 
 
+def evaluation_command(folder: Path, metrics: Mapping[str, Any]) -> str:
+    """The command that says how far to trust the Simulator of a run: by what its training held out, if it did.
+
+    Args:
+        folder: of the run.
+        metrics: its ``metrics.json``.
+    """
+    measurable = metrics["task"] in TASKS or any(each.get("held_out_episodes") for each in metrics["data"])
+    return f"offsim zoo evaluate {folder}" + ("" if measurable else " --data ID")
+
+
 def table(found: dict[str, Any]) -> list[str]:
     """The same as lines of text."""
     lines = [
@@ -78,4 +91,6 @@ def table(found: dict[str, Any]) -> list[str]:
                 f"{row[key]:.3g}" if key in row else "–" for key in ("reward", "length", "uncertainty", "action_error")
             ]
             lines.append(f"{name.replace('_', ' '):<{width}}{cells[0]:>10}{cells[1]:>9}{cells[2]:>13}{cells[3]:>14}")
+    if found.get("action_error_on") == "trained":
+        lines.append("(no demonstrations were held out: action errors are on those that were trained on)")
     return lines

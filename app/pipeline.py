@@ -19,7 +19,7 @@ from app.export import simulator_of
 from app.finished_run import POLICIES, FinishedRun, policies_of, start_of
 from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
-from app.own_system import evaluate_in_simulator, table
+from app.own_system import evaluate_in_simulator, evaluation_command, table
 from app.recorded_rewards import reward_rank_correlation
 from app.report import NOT_JOINED, write_report
 from app.reward_histograms import write_reward_histograms
@@ -76,7 +76,7 @@ def finish(configuration: DictConfig, folder: Path, **facts: Any) -> dict[str, A
     _print_table(metrics)
     say(f"report: {report}")
     if "policy" in configuration.stages:
-        say(f"how far to trust the simulator: offsim zoo evaluate {folder}")
+        say(f"how far to trust the simulator: {evaluation_command(folder, metrics)}")
     return metrics
 
 

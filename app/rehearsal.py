@@ -29,7 +29,7 @@ def rehearse(configuration: DictConfig) -> None:
         folder = Path(temporary)
         try:
             make_trainer(folder, 1, accelerator=configuration.accelerator, devices=configuration.devices, loggers=[])
-        except (TypeError, ValueError, MisconfigurationException) as error:
+        except (ImportError, TypeError, ValueError, MisconfigurationException) as error:
             raise UserError(f"accelerator and devices: {error}") from error
         for stage in configuration.stages:
             check_updates(f"{stage}.updates", configuration[stage].updates)

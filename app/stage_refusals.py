@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
 
 from app.configuration import unknown_argument
+from app.errors import UserError
 
 IN_NONE = "Expected a <class 'NoneType'>"  # jsonargparse also tries whether a whole model may be left out
 
@@ -36,6 +41,29 @@ def sentence(message: str, options: Iterable[str]) -> str:
         return f"{where} is {given[1]!r}: expected {' or '.join(dict.fromkeys(kinds))}"
     lines = [line.strip(" -") for line in message.splitlines() if IN_NONE not in line]
     return re.sub(r'Parser key "([^"]+)":', r"\1:", " ".join(lines))
+
+
+def refuse_files_of_train(words: Sequence[str]) -> None:
+    """Refuse configurations that are for another command, whatever is wrong with them here.
+
+    Args:
+        words: of the command line.
+
+    Raises:
+        UserError: naming that command.
+    """
+    named = [word.partition("=")[2] for word in words if word.startswith("--config=")]
+    named += [after for word, after in pairwise(words) if word in ("--config", "-c")]
+    for name in named:
+        try:
+            content = yaml.safe_load(Path(name).read_text())
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # said elsewhere
+        if isinstance(content, dict) and {"stages", "base"} & content.keys():
+            raise UserError(
+                f"{name} is a configuration of all stages: `offsim train {name}` takes it; here name that of one "
+                "stage, such as those in configs/fit"
+            )
 
 
 def _imported(path: str) -> type:

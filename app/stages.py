@@ -6,7 +6,8 @@ import logging
 import sys
 import traceback
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from app.notices import PACKAGES
 from app.orphans import end_with_starter
 from app.predictions import write_predictions
 from app.slurm import refuse_other_processes
-from app.stage_refusals import sentence
+from app.stage_refusals import refuse_files_of_train, sentence
 
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
 from datamodules import DataError, TransitionDataModule  # noqa: F401
@@ -71,6 +72,7 @@ class StageCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
+            refuse_files_of_train(sys.argv[2:])
             options = {action.dest for each in self._subcommand_parsers.values() for action in each._actions}
             raise UserError(sentence(str(error), options)) from error
 
@@ -109,6 +111,13 @@ class StageCLI(LightningCLI):
                 "name a checkpoint that this version wrote"
             ) from error
 
+    def _set_seed(self) -> None:
+        """Lightning's, but a number that is no seed is refused in one sentence."""
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything: {error}") from error
+
     def instantiate_classes(self) -> None:
         """Lightning's, but a constructor that refuses its arguments is quoted alone, without what jsonargparse adds."""
         try:
@@ -126,7 +135,7 @@ class StageCLI(LightningCLI):
             refuse_other_processes(trainer)
             if trainer.world_size > 1:
                 refuse_other_strategies(trainer.strategy)
-        except (RuntimeError, ValueError, MisconfigurationException) as error:  # Lightning has no class of its own
+        except (ImportError, RuntimeError, ValueError, MisconfigurationException) as error:
             raise UserError(str(error)) from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not what a configuration asks for
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
@@ -144,19 +153,23 @@ class StageCLI(LightningCLI):
                 "there is no checkpoint yet, so training begins" if ckpt_path is None else f"going on from {ckpt_path}"
             )
             rank_zero_info(f"--ckpt_path last: {said}")
-        self.trainer.fit(model, ckpt_path=ckpt_path, **others)
+        with of_these_sizes(ckpt_path):
+            self.trainer.fit(model, ckpt_path=ckpt_path, **others)
 
     def validate(self, model: lightning.LightningModule, ckpt_path: str | None = None, **others: Any) -> None:
         """Lightning's, of a checkpoint."""
-        self.trainer.validate(model, ckpt_path=self._trained(ckpt_path), **others)
+        with of_these_sizes(trained := self._trained(ckpt_path)):
+            self.trainer.validate(model, ckpt_path=trained, **others)
 
     def test(self, model: lightning.LightningModule, ckpt_path: str | None = None, **others: Any) -> None:
         """Lightning's, of a checkpoint."""
-        self.trainer.test(model, ckpt_path=self._trained(ckpt_path), **others)
+        with of_these_sizes(trained := self._trained(ckpt_path)):
+            self.trainer.test(model, ckpt_path=trained, **others)
 
     def predict(self, model: lightning.LightningModule, ckpt_path: str | None = None, **others: Any) -> None:
         """Lightning's, of a checkpoint; what is predicted is written into the folder of the logs."""
-        found: Any = self.trainer.predict(model, ckpt_path=self._trained(ckpt_path), **others)
+        with of_these_sizes(trained := self._trained(ckpt_path)):
+            found: Any = self.trainer.predict(model, ckpt_path=trained, **others)
         folder = Path(self.trainer.log_dir or self.trainer.default_root_dir)
         if found is not None and self.trainer.is_global_zero:
             print("\n".join(write_predictions(found, folder)))
@@ -181,6 +194,24 @@ class StageCLI(LightningCLI):
         if ckpt_path != found:
             rank_zero_info(f"--ckpt_path {ckpt_path or 'not given'}: {found}")
         return found
+
+
+@contextmanager
+def of_these_sizes(checkpoint: str | None) -> Iterator[None]:
+    """Say in one sentence that a checkpoint is of networks of other sizes than the data has features.
+
+    Raises:
+        UserError: then.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error) or "size mismatch" not in str(error):
+            raise
+        raise UserError(
+            f"{checkpoint} is of networks of other sizes than this data and these settings ask for: name the data that "
+            "it was trained on, --data.expert ID, and --data.diverse"
+        ) from error
 
 
 def _refusal(error: BaseException | None) -> BaseException | None:

@@ -16,8 +16,10 @@ from app.earlier_run import usable_stages
 from app.errors import UserError
 from app.experiments.shared import take_over
 from app.export import save_learned
+from app.folder_lock import locked
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
+from app.run_data import keep_to_data
 from app.run_folder import claim_folder, is_finished, note_stage
 from app.several_processes import train_in_processes
 from app.spared_cloning import spared
@@ -117,20 +119,22 @@ def train(configuration: DictConfig, folder: Path, retries: int = 0, earlier: Pa
     usable, reason = ([], None) if earlier is None else usable_stages(configuration, earlier)
     rehearse(configuration)
     claim_folder(configuration, folder)
-    for stage in usable:
-        if not is_finished(folder, stage.name):
-            take_over(stage, folder)
-            say(f"{stage.name.replace('_', ' ')}: that of {earlier}")
-    if reason is not None:
-        say(f"what follows is trained anew: {reason}")
-    for name in configuration.stages:
-        if is_finished(folder, name) or spared(configuration, folder, name):
-            continue
-        if several(configuration.devices):
-            train_in_processes(folder, name)
-        else:
-            train_stage(configuration, folder, name, retries)
-    return finish(configuration, folder)
+    with locked(folder, "offsim train"):
+        keep_to_data(configuration, folder)
+        for stage in usable:
+            if not is_finished(folder, stage.name):
+                take_over(stage, folder)
+                say(f"{stage.name.replace('_', ' ')}: that of {earlier}")
+        if reason is not None:
+            say(f"what follows is trained anew: {reason}")
+        for name in configuration.stages:
+            if is_finished(folder, name) or spared(configuration, folder, name):
+                continue
+            if several(configuration.devices):
+                train_in_processes(folder, name)
+            else:
+                train_stage(configuration, folder, name, retries)
+        return finish(configuration, folder)
 
 
 def train_stage(configuration: DictConfig, folder: Path, name: str, retries: int = 0) -> None:

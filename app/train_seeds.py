@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from app.checkpoints import LAST, last_checkpoint
-from app.configuration import POLICY_METHODS
+from app.configuration import POLICY_METHODS, refuse_seed
 from app.errors import UserError
 from app.export import save_learned
 from app.finished_run import POLICIES
+from app.folder_lock import locked
 from app.loggers import make_loggers
 from app.pipeline import finish, make_data, make_module, say, training_steps
 from app.rehearsal import rehearse
+from app.run_data import keep_to_data
 from app.run_folder import claim_folder, is_finished, note_stage, write_whole
 from app.spared_cloning import spared
 from app.statistics import summarize_seeds
@@ -41,6 +44,7 @@ def parse_seeds(text: str) -> list[int]:
     if not words or not _numbers(*words):
         raise UserError(f"cannot read the seeds {text!r}: write a range such as 0..7 or a list such as 0,3,5")
     seeds = [int(word) for word in words]
+    refuse_seed(max(seeds))
     if len(set(seeds)) < len(seeds):
         raise UserError(f"the seeds {text!r} name one twice: the same run trained again says nothing new")
     return seeds
@@ -67,8 +71,15 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     rehearse(configuration)
     _refuse_other_content(folder)
     runs = {folder / f"seed{seed}": _with_seed(configuration, seed) for seed in seeds}
-    for run, settings in runs.items():
-        claim_folder(settings, run)
+    with ExitStack() as locks:
+        for run, settings in runs.items():
+            claim_folder(settings, run)
+            locks.enter_context(locked(run, "offsim train"))
+            keep_to_data(settings, run)
+        return _train_locked(configuration, runs, folder)
+
+
+def _train_locked(configuration: DictConfig, runs: dict[Path, DictConfig], folder: Path) -> dict[str, Any]:
     for stage in configuration.stages:
         unfinished = {
             run: settings

@@ -17,6 +17,7 @@ from app.cards.recorded_limits import recorded_limits
 from app.cards.video import write_video
 from app.errors import UserError
 from app.evaluate import refuse_misfit
+from app.own_system import evaluation_command
 from app.places import refuse_unwritable_file, refuse_unwritable_folder
 from app.zoo_entry import as_published, entry_of_run, kept, origin_of, refuse_other_task
 from app.zoo_export import export_policy
@@ -154,7 +155,7 @@ def push_entry(arguments: argparse.Namespace) -> None:
             if not (made / CARD).is_file():
                 print(
                     f"{folder} has no card, which would say how far to trust {entry}: before pushing, "
-                    f"`offsim zoo evaluate {folder}` writes one"
+                    f"`{evaluation_command(folder, origin_of(folder))}` writes one"
                 )
             push(made, entry, place)
     print(f"published as {entry} at {place}")

@@ -112,7 +112,8 @@ def check_sources(expert: Sequence[Source], diverse: Sequence[Source], demonstra
     if demonstrations is not None and not 1 <= demonstrations <= existing:
         raise DataError(
             f"data.demonstrations is {demonstrations}, but {', '.join(source.id for source in expert)} "
-            f"{'has' if len(expert) == 1 else 'have'} {existing} episodes: choose from 1 to {existing}"
+            f"{'has' if len(expert) == 1 else 'have'} {existing} episodes: choose from 1 to {existing} "
+            "(`offsim train --demonstrations N`), or null for all"
         )
     for source in sources[1:]:
         check_names(expert[0].id, expert[0], source.id, source)

@@ -25,13 +25,16 @@ class Selection:
 def select_demonstrations(episodes: int, demonstrations: int | None, held_out_fraction: float, seed: int) -> Selection:
     """The first ``demonstrations`` of the seed's order are trained on, the next few are held out.
 
-    If none are left over, one demonstration is held out when there are enough, unless ``held_out_fraction`` is 0.
+    If none are left over, one demonstration is held out when there are enough, unless ``held_out_fraction`` is 0; if
+    all were asked for (``None``), that share of them, up to as many as are held out otherwise.
     """
     order = np.random.default_rng([seed, 0]).permutation(episodes).tolist()
     wanted = episodes if demonstrations is None else demonstrations
     train, held_out = order[:wanted], order[wanted : wanted + HELD_OUT_DEMONSTRATIONS]
     if not held_out and wanted >= FEWEST_TO_SPLIT and held_out_fraction > 0.0:
-        train, held_out = train[:-1], train[-1:]
+        share = 1 if demonstrations is not None else round(held_out_fraction * episodes)
+        apart = min(max(1, share), HELD_OUT_DEMONSTRATIONS)
+        train, held_out = train[:-apart], train[-apart:]
     return Selection(tuple(sorted(train)), tuple(sorted(held_out)))
 
 

@@ -19,7 +19,8 @@ def demonstrated_return(
 ) -> float:
     """Mean learned return of the demonstrations, as far as an episode of ``horizon`` steps goes.
 
-    Rows that were left out of the data count like those that are there.
+    A demonstration that ended for no other reason than that its recording did would have gone on like that. Rows that
+    were left out of the data count like those that are there.
 
     Args:
         reward: the learned reward; ``None`` counts the steps.
@@ -27,7 +28,7 @@ def demonstrated_return(
         horizon: steps after which an episode ends at the latest.
         end_worth: reward per step that ending is as good as, which is where rewards are counted from.
     """
-    lengths = _lengths(demonstrations).clamp_max(horizon).mean()
+    lengths = _lengths(demonstrations, horizon).clamp_max(horizon).mean()
     if reward is None:
         return float(lengths)
     rows = spread(demonstrations, ROWS).to(reward.low.device)
@@ -35,11 +36,15 @@ def demonstrated_return(
     return float(lengths) * (float(paid.mean()) - end_worth)
 
 
-def _lengths(table: TensorDict) -> Tensor:
-    """Steps of each episode, ``(E,)``."""
+def _lengths(table: TensorDict, horizon: float) -> Tensor:
+    """Steps of each episode, ``(E,)``; ``horizon`` of one whose every row is there, and none of them terminal."""
     episodes = table["episode"].unique(return_inverse=True)[1]
-    last = torch.zeros(int(episodes.max()) + 1, dtype=torch.long, device=episodes.device)
-    return (last.scatter_reduce(0, episodes, table["step"].long(), "amax") + 1).float()
+    zero = torch.zeros(int(episodes.max()) + 1, dtype=torch.long, device=episodes.device)
+    steps = zero.scatter_reduce(0, episodes, table["step"].long(), "amax") + 1
+    rows = zero.scatter_add(0, episodes, torch.ones_like(episodes))
+    ends = zero.scatter_add(0, episodes, table["next", "terminated"].reshape(-1).long())
+    cut_off = (rows == steps) & (ends == 0)
+    return torch.where(cut_off, torch.full_like(steps, horizon, dtype=torch.float), steps.float())
 
 
 def hold_of(earned: float, demonstrated: float, loosen_below: float | None, loosened_hold: float) -> float:

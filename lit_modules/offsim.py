@@ -41,7 +41,7 @@ from lit_modules.rows import (
     pick_alive,
     require_streams,
 )
-from lit_modules.rows_per_update import refuse_too_few_for_game
+from lit_modules.rows_per_update import refuse_too_few_for_game, refuse_too_few_for_members
 from lit_modules.simulator_export import export_simulator
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
@@ -273,9 +273,9 @@ class OffSim(GameRollOuts):
             return  # everything below is in the checkpoint
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         given, streams = self.hparams, data.streams
-        refuse_too_few_for_game(
-            given["members"], given["starts"], given["expert_start_share"], streams["expert"], streams["all"]
-        )
+        refuse_too_few_for_members(given["members"], streams["all"])
+        if not 0 < self.trainer.max_steps * data.batches_per_step <= given["pretraining_updates"]:  # there is a game
+            refuse_too_few_for_game(given["starts"], given["expert_start_share"], streams["expert"], streams["all"])
         self.set_statistics(data.statistics)
         self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
         warn_of_narrow_demonstrations(data)

@@ -8,16 +8,11 @@ from __future__ import annotations
 from datamodules.errors import DataError
 
 
-def refuse_too_few_for_game(
-    members: int, starts: int, expert_start_share: float, expert_rows: int, all_rows: int
-) -> None:
-    """Refuse fewer rows than the members of an ensemble learn from and its roll-outs start in.
+def refuse_too_few_for_members(members: int, all_rows: int) -> None:
+    """Refuse fewer rows than the members of an ensemble, each of which learns from some of its own.
 
     Args:
         members: of the ensemble.
-        starts: roll-outs per reward step.
-        expert_start_share: share of these that starts in expert states.
-        expert_rows: demonstrated rows read per update.
         all_rows: rows of all data read per update.
 
     Raises:
@@ -27,6 +22,20 @@ def refuse_too_few_for_game(
         raise DataError(
             f"{all_rows} rows of all data are read per update: each of the {members} members needs at least one"
         )
+
+
+def refuse_too_few_for_game(starts: int, expert_start_share: float, expert_rows: int, all_rows: int) -> None:
+    """Refuse fewer rows than the roll-outs of a game start in.
+
+    Args:
+        starts: roll-outs per reward step.
+        expert_start_share: share of these that starts in expert states.
+        expert_rows: demonstrated rows read per update.
+        all_rows: rows of all data read per update.
+
+    Raises:
+        DataError: saying how many it takes.
+    """
     from_expert = round(starts * expert_start_share)
     for name, wanted, rows in (("expert", from_expert, expert_rows), ("all", starts - from_expert, all_rows)):
         if wanted > rows:

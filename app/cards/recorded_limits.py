@@ -48,7 +48,12 @@ def _policy(uncertainty: float) -> str:
 
 
 def _tried(recordings: Mapping[str, Any], promised: float) -> list[str]:
-    logged = [name for name, each in recordings.items() if each["action_error"] < SAME and not each["held_out"]]
+    # Demonstrations are what the policy imitates, whether it was trained on them or they were held out
+    logged = [
+        name
+        for name, each in recordings.items()
+        if each["action_error"] < SAME and not each["held_out"] and not each["trained_on"]
+    ]
     if not logged:
         return [
             "Its policy was not tried in the real system: log some episodes of it there, and name them with "

@@ -82,7 +82,14 @@ def _larger(low: Array, high: Array) -> str | None:
     below = int(ratio.argmax()) + 1
     times = float(np.median(size[below:]) / np.median(size[:below]))
     alike = max(size[below - 1] / size[0], size[-1] / size[below]) < ratio[below - 1]
-    unit = next((each for each in UNITS if 1.0 / NEAR < times / each < NEAR), None)
+    smallest, largest = size[0] / NEAR, size[below - 1] * NEAR
+    units = [
+        each
+        for each in UNITS
+        # A few episodes need not be of the usual size; in their own unit they are of one that others have
+        if 1.0 / NEAR < times / each < NEAR or (smallest < size[below] / each and size[-1] / each < largest)
+    ]
+    unit = min(units, key=lambda each: abs(np.log(times / each)), default=None)
     if unit is None or not alike:
         return None
     return (

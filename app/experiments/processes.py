@@ -1,8 +1,7 @@
-"""The processes of an experiment: one for each piece of work, and one experiment at a time in a folder."""
+"""The processes of an experiment: one for each piece of work."""
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -13,13 +12,11 @@ from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
-from app.errors import UserError
 from app.experiments.schedule import STAGES_FOLDER, Unit
 from app.experiments.state import LOG
 from app.programs import finding_this_package
 
 SECONDS_TO_END = 10.0  # that a process is given to end by itself
-LOCK = ".lock"
 
 
 class WorkerProcess:
@@ -62,25 +59,6 @@ class WorkerProcess:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(seconds)
                 return
-
-
-@contextmanager
-def locked(out: Path) -> Iterator[int]:
-    """Hold the folder of an experiment; yields the lock's file descriptor.
-
-    Raises:
-        UserError: if another command, or a process that it left behind, works there.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"another `offsim experiment`, or a process it left behind, works in {out}: wait for it, or choose "
-                "another --out"
-            ) from error
-        yield file.fileno()
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from app.errors import Interrupted, UserError
 from app.experiments.shared import continue_from, pretraining_of, shared_stages_of, take_over
 from app.notices import set_up_warnings
 from app.pipeline import finish
+from app.run_data import keep_to_data
 from app.run_folder import finished_stages
 from app.spared_cloning import spared
 from app.train import train_stage
@@ -32,6 +33,7 @@ def work(folder: Path, stages: Path) -> None:
     assert isinstance(configuration, DictConfig)
     if several(configuration.devices):
         raise UserError("an experiment trains each of its runs on one device: leave devices at 1, and see --jobs")
+    keep_to_data(configuration, folder)
     shared = shared_stages_of(configuration, stages)
     if folder.parent == stages:
         own = shared.pop()  # what this folder is for

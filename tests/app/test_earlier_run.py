@@ -87,8 +87,12 @@ def test_a_run_of_other_data_is_refused(
 ) -> None:
     earlier, words = tmp_path / "earlier", [*tiny, "--policy.updates=50", "--out", str(tmp_path / "run"), "--stages-of"]
     shutil.copytree(finished, earlier)
+    (earlier / "data.json").write_text(json.dumps({"tiny/hopper/expert-v0": "0" * 64}))  # recorded anew since
+    assert command.main([*words, str(earlier)]) == 2
+    assert "tiny/hopper/expert-v0 is no longer the data" in capsys.readouterr().err
+    (earlier / "data.json").unlink()  # as runs of before have none
     metrics = json.loads((earlier / "metrics.json").read_text())
-    metrics["data"][0]["sha256"] = "0" * 64  # recorded anew since, under the same id
+    metrics["data"][0]["sha256"] = "0" * 64
     (earlier / "metrics.json").write_text(json.dumps(metrics))
     assert command.main([*words, str(earlier)]) == 2
     assert "tiny/hopper/expert-v0 is no longer the data" in capsys.readouterr().err

@@ -11,12 +11,14 @@ import yaml
 
 from app import experiment
 from app import main as command
-from app.experiments import processes, worker
-from app.experiments.processes import WorkerProcess, locked
+from app.errors import UserError
+from app.experiments import worker
+from app.experiments.processes import WorkerProcess
 from app.experiments.reading import load_experiment
 from app.experiments.schedule import STAGES_FOLDER, Unit, carry_out, plan
 from app.experiments.shared import shared_stages_of, take_over
 from app.experiments.state import state_of
+from app.folder_lock import locked
 from app.run_folder import claim_folder, finished_stages, shared_stages
 from app.train import train_stage
 from lit_modules.offsim import OffSim
@@ -283,15 +285,15 @@ def test_an_interruption_ends_what_is_running(units: list[Unit]) -> None:
 def test_a_worker_is_a_process_with_a_log_that_can_be_ended(units: list[Unit], tmp_path: Path) -> None:
     unit, out = units[0], tmp_path / "out"
     claim_folder(unit.configuration, unit.folder)
-    with locked(out) as lock:
+    with locked(out, "offsim experiment") as lock:
         process = WorkerProcess(unit, out, lock)
     # The process it left behind still holds the folder
-    with pytest.raises(processes.UserError, match="left behind"), locked(out):
+    with pytest.raises(UserError, match="left behind"), locked(out, "offsim experiment"):
         pass
     assert process.poll() is None
     process.end()
     assert process.poll() is not None
-    with locked(out):
+    with locked(out, "offsim experiment"):
         assert (unit.folder / "log.txt").read_text().startswith("---")
 
 
@@ -302,7 +304,7 @@ def test_a_worker_does_its_unit(units: list[Unit], tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path / "here")
     unit, out = units[0], tmp_path / "out"
     claim_folder(unit.configuration, unit.folder)
-    with locked(out) as lock:
+    with locked(out, "offsim experiment") as lock:
         process = WorkerProcess(unit, out, lock)
         assert process.process.wait(timeout=500) == 0, (unit.folder / "log.txt").read_text()
     assert (unit.folder / "behaviour_cloning.safetensors").exists()

@@ -71,7 +71,7 @@ def test_logs_become_an_environment_and_a_policy(
     assert dataset.total_episodes == 12 and any(episode.terminations[-1] for episode in dataset)
 
     out = root / "run"
-    words = ["train", "own", "--expert", "tank/good-v0", "--diverse", "tank/other-v0", "--demonstrations", "5"]
+    words = ["train", "own", "--expert", "tank/good-v0", "--diverse", "tank/other-v0"]
     assert command.main([*words, *tiny_overrides, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "in the simulator alone" in printed and "in the simulator, 39 steps" in printed
@@ -113,6 +113,21 @@ def test_logs_become_an_environment_and_a_policy(
     assert command.main(["diagnose", str(out)]) == 2
     refused = capsys.readouterr().err
     assert "no known task" in refused and f"`offsim zoo evaluate {out}`" in refused
+
+
+def test_a_run_says_how_it_can_be_trusted_though_nothing_was_held_out(
+    root: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(root / "good.csv", 3, 3, True)
+    assert imported(root, "good", *BOUNDS) == 0
+    out = root / "run"
+    assert command.main(["train", "own", "--expert", "tank/good-v0", *tiny_overrides, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert f"how far to trust the simulator: offsim zoo evaluate {out} --data ID\n" in said
+    assert "(no demonstrations were held out: action errors are on those that were trained on)" in said
+    assert command.main(["zoo", "push", str(out), "--as", "tank/mine-v0", "--to", str(root / "shared")]) == 0
+    assert f"`offsim zoo evaluate {out} --data ID` writes one" in capsys.readouterr().out
+    assert command.main(["zoo", "evaluate", str(out), "--data", "tank/good-v0"]) == 0
 
 
 def test_bounds_that_actions_hardly_use_are_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,8 @@ TASK = ["--task=hopper", "--data.expert=tiny/hopper/expert-v0", "--data.diverse=
         (["--simulator.model.uncertainty=doubt"], "simulator.model: unknown uncertainty measure 'doubt'"),
         (["--simulator.model.proposal={guess: 1}"], "simulator.model: unknown action proposal 'guess'"),
         (["--accelerator=abacus"], "accelerator and devices:"),
+        (["--accelerator=tpu"], "accelerator and devices:"),
+        (["--seed=99999999999"], "seed is 99999999999: it must be at most 4294967295"),
         (
             ["--policy.model.expert_start_share=0.9", "--policy.model.initial_start_share=0.3"],
             "policy.model: expert_start_share 0.9 and initial_start_share 0.3",
@@ -59,6 +61,17 @@ def test_impossible_settings_are_refused_before_anything_is_written(
     printed = capsys.readouterr().err
     assert message in printed and printed.startswith("offsim: ") and "Traceback" not in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["task: null\ndata: {expert: plant/good-v0}\n", "", "level,flow\n"])
+def test_a_file_that_is_based_on_nothing_is_refused_in_a_sentence(
+    content: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    assert command.main(["train", str(tmp_path / "mine.yaml")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("offsim: ") and "mine.yaml" in printed and "Traceback" not in printed
+    assert "level" in content or "`base: own` for a system of your own" in printed
 
 
 values = st.one_of(

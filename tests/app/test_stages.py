@@ -198,6 +198,9 @@ def test_print_config_names_the_method(capsys: pytest.CaptureFixture[str], monke
         ("behaviour_cloning", "--model.learning_rate=-1", "learning_rate is -1.0: it must be above 0"),
         ("behaviour_cloning", "--data.demonstrations=500", "data.demonstrations is 500, but toy/point/good-v0 has 6"),
         ("behaviour_cloning", "--data.expert=toy/point/none-v0", "no dataset 'toy/point/none-v0'"),
+        ("behaviour_cloning", "--seed_everything=-1", "seed_everything: "),
+        ("behaviour_cloning", "--trainer.accelerator=tpu", "torch_xla"),
+        ("behaviour_cloning", "--config=own.yaml", "`offsim train own.yaml` takes it"),
         ("policy", "--model.simulator=nothing.safetensors", "nothing.safetensors"),
         ("policy", "--model.simulator=text.safetensors", "text.safetensors"),
     ],
@@ -206,6 +209,7 @@ def test_what_is_refused_is_refused_in_a_sentence(
     workplace: Path, capsys: pytest.CaptureFixture[str], stage: str, argument: str, sentence: str
 ) -> None:
     Path("text.safetensors").write_text("no model")
+    Path("own.yaml").write_text("base: defaults\ntask: null\n")
     assert command.main([*words(stage, 2), argument]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offsim: ")]
     assert sentence in line
@@ -230,10 +234,25 @@ def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
     assert "offsim: the checkpoint is of OffSim, and BehaviourCloning cannot go on" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_other_data_is_refused_in_a_sentence(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(words("behaviour_cloning", 2)) == 0
+    (written,) = Path("runs").rglob("*.ckpt")
+    saved = torch.load(written, weights_only=True)
+    saved["state_dict"] = {name: torch.cat([value, value]) for name, value in saved["state_dict"].items()}
+    torch.save(saved, "wider.ckpt")
+    for name in ("fit", "validate", "test", "predict"):
+        assert command.main([*words("behaviour_cloning", 4, name), "--ckpt_path", "wider.ckpt"]) == 2
+        assert "offsim: wider.ckpt is of networks of other sizes than this data" in capsys.readouterr().err
+
+
 def test_what_is_no_checkpoint_is_refused_in_a_sentence(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save([1], "list.ckpt")
     torch.save({"hyper_parameters": None}, "nothing.ckpt")
+    Path("model.safetensors").write_bytes(b"\x04" * 100)
     for path, sentence in (
+        ("model.safetensors", "offsim: model.safetensors is the file of a model, from which no training goes on"),
         ("missing.ckpt", "offsim: there is no checkpoint missing.ckpt"),
         ("list.ckpt", "list.ckpt is no checkpoint of"),
         ("nothing.ckpt", "nothing.ckpt is no checkpoint of"),

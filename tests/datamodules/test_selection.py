@@ -29,6 +29,15 @@ def test_demonstrations(episodes: int, wanted: int, fraction: float, seed: int) 
         assert (len(chosen.train), len(chosen.held_out)) == (wanted - apart, apart)
 
 
+@pytest.mark.parametrize(
+    ("episodes", "fraction", "apart"), [(4, 0.1, 0), (8, 0.1, 1), (30, 0.1, 3), (100, 0.1, 5), (100, 0.0, 0)]
+)
+def test_of_all_demonstrations_a_share_is_held_out(episodes: int, fraction: float, apart: int) -> None:
+    chosen = select_demonstrations(episodes, None, fraction, 0)
+    assert len(chosen.held_out) == apart
+    assert sorted(chosen.train + chosen.held_out) == list(range(episodes))
+
+
 def test_seeds_choose_different_demonstrations_and_always_the_same() -> None:
     chosen = [select_demonstrations(50, 10, 0.1, seed) for seed in range(5)]
     assert len({selection.train for selection in chosen}) == 5

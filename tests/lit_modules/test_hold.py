@@ -6,7 +6,7 @@ import math
 import re
 import warnings
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -30,13 +30,13 @@ class Counting:
 
 
 def demonstrations() -> TensorDict:
-    """Two episodes, of 8 steps, of which every second is there, and of 2; rewards of 1 and of 4."""
+    """Two episodes, of 8 steps, of which every second is there, and of 2 and an end; rewards of 1 and of 4."""
     action = torch.tensor([1.0, 1.0, 1.0, 1.0, 4.0, 4.0]).unsqueeze(-1)
     return TensorDict(
         {
             "observation": torch.zeros(6, 1),
             "action": action,
-            "next": {"observation": torch.zeros(6, 1)},
+            "next": {"observation": torch.zeros(6, 1), "terminated": torch.tensor([[False]] * 5 + [[True]])},
             "episode": torch.tensor([3, 3, 3, 3, 7, 7]),
             "step": torch.tensor([0, 2, 4, 7, 0, 1]),
         },
@@ -50,6 +50,14 @@ def test_demonstrations_return_what_their_mean_step_pays_times_their_steps(horiz
     counting: Any = Counting()
     assert demonstrated_return(counting, demonstrations(), horizon) == length * 2.0
     assert demonstrated_return(counting, demonstrations(), horizon, end_worth=-1.0) == length * 3.0
+
+
+def test_a_recording_that_stops_is_no_end() -> None:
+    table, counting = demonstrations(), cast(Any, Counting())
+    table["next", "terminated"].zero_()  # the second was cut off: it would have gone on
+    assert demonstrated_return(None, table, 100) == (8.0 + 100.0) / 2
+    assert demonstrated_return(counting, table, 100) == (8.0 + 100.0) / 2 * 2.0
+    assert demonstrated_return(None, table[4:], 100) == 100.0
 
 
 @pytest.mark.parametrize(("earned", "demonstrated", "below", "expected"), [

@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from datamodules.errors import DataError
-from lit_modules.rows_per_update import recorded_rows, refuse_too_few_for_game, refuse_too_few_for_policy
+from lit_modules.rows_per_update import (
+    recorded_rows,
+    refuse_too_few_for_game,
+    refuse_too_few_for_members,
+    refuse_too_few_for_policy,
+)
 from lit_modules.simulator_sac import SimulatorSAC
 
 
@@ -32,13 +37,13 @@ def test_a_batch_that_takes_more_than_is_read_is_refused() -> None:
 
 
 def test_a_game_that_takes_more_than_is_read_is_refused() -> None:
-    refuse_too_few_for_game(7, 128, 0.5, 64, 64)
+    refuse_too_few_for_game(128, 0.5, 64, 64)
     with pytest.raises(DataError, match=r"64 of 128 roll-outs .* begin in rows of expert data, of which 63 are read"):
-        refuse_too_few_for_game(7, 128, 0.5, 63, 64)
+        refuse_too_few_for_game(128, 0.5, 63, 64)
     with pytest.raises(DataError, match=r"128 of 128 roll-outs .* begin in rows of all data, of which 64 are read"):
-        refuse_too_few_for_game(7, 128, 0.0, 64, 64)
+        refuse_too_few_for_game(128, 0.0, 64, 64)
     with pytest.raises(DataError, match=r"6 rows of all data .*: each of the 7 members"):
-        refuse_too_few_for_game(7, 5, 1.0, 64, 6)
+        refuse_too_few_for_members(7, 6)
 
 
 def test_methods_refuse_it_before_their_first_update(steering: Any) -> None:

@@ -132,16 +132,21 @@ def test_sentences_follow_from_the_figures() -> None:
 
     figures = copy.deepcopy(FIGURES) | {"preference": 0.6, "policy": {"uncertainty": 3.0, "learned_reward": 1.0}}
     figures["recordings"] = {
-        "plant/new-v0": {"trained_on": True, "held_out": False, "action_error": 0.05, "learned_reward": 0.8}
+        "plant/new-v0": {"trained_on": False, "held_out": False, "action_error": 0.05, "learned_reward": 0.8}
     }
     for key in ("open_loop_error", "no_change_error", "coverage"):
         figures[key] = {"plant/new-v0": figures[key][DEMONSTRATIONS]}
     said = "\n".join(recorded_limits(figures))
     assert "hardly knows demonstrations from other data: it pays more for them in 60%" in said
     assert "goes where little data is (3 medians" in said
-    assert "It was trained on plant/new-v0" in said
     assert "acts as plant/new-v0 did" in said and "not tried" not in said
     assert "promises its own policy 25% more than plant/new-v0 pays" in said
+
+    figures["recordings"]["plant/new-v0"]["trained_on"] = True  # demonstrations: whose policy acts like them, of course
+    said = "\n".join(recorded_limits(figures))
+    assert "It was trained on plant/new-v0" in said
+    assert "acts as plant/new-v0 did" not in said and "plant/new-v0 pays" not in said
+    assert "Its policy was not tried in the real system" in said
 
 
 def test_what_is_paid_on_is_named() -> None:

@@ -234,6 +234,17 @@ def test_an_action_in_another_unit_is_noted(
     assert "action feature 0 is 10" in capsys.readouterr().out
 
 
+def test_one_episode_in_another_unit_is_noted_however_large_others_are(
+    write: Callable[..., str], cheetah: list[Recorded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random, changed = np.random.default_rng(0), []
+    for each, largest in zip(cheetah, (0.3, 0.5, 100.0, 0.4, 1.0, 0.35), strict=True):
+        column = largest * random.random((len(each.observations), 1)).astype(np.float32)
+        changed.append(replace(each, observations=np.append(each.observations, column, axis=1)))
+    assert check(write(changed, None), tmp_path) == {"other units": "note"}
+    assert "in 1 episode as in 5 more: a unit of which 100 make one?" in capsys.readouterr().out
+
+
 def settings(episodes: list[Recorded], values: list[float], noise: float = 0.0) -> list[Recorded]:
     """One more feature, which has one value in each episode, and noise."""
     random, changed = np.random.default_rng(0), []
