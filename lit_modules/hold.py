@@ -33,7 +33,7 @@ def demonstrated_return(
         return float(lengths)
     rows = spread(demonstrations, ROWS).to(reward.low.device)
     paid = reward(rows["observation"], rows["action"], rows["next", "observation"])
-    return float(lengths) * (float(paid.mean()) - end_worth)
+    return float(lengths) * float((paid - end_worth).mean())
 
 
 def _lengths(table: TensorDict, horizon: float) -> Tensor:

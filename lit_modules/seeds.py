@@ -78,6 +78,7 @@ class SeedBatch(lightning.LightningModule):
                 datamodule=data,
                 strategy=self.trainer.strategy,
                 global_rank=self.trainer.global_rank,
+                max_steps=self.trainer.max_steps,
                 is_global_zero=self.trainer.is_global_zero,
                 loggers=self.seed_loggers[index],
             )

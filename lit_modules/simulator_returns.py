@@ -28,19 +28,20 @@ def simulator_returns(
     observation = simulator.reset(episodes, generator).repeat(count, 1)
     members = simulator.episode_members(count * episodes, generator)
     alive = torch.ones(count * episodes, device=observation.device)
-    total, length, doubt = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive)
+    total, earned, length, doubt = (torch.zeros_like(alive) for _ in range(4))
+    end_worth = simulator.end_worth()
     for _ in range(horizon):
         rows = observation.chunk(count)
         action = torch.cat([policy.act(own) for policy, own in zip(policies, rows, strict=True)])
         following, reward, terminated, info = simulator.step(observation, action, generator, members=members)
         total += alive * reward
+        earned += alive * (reward - end_worth)  # step by step, so that what earns nothing earns exactly that
         length += alive
         doubt += alive * info["uncertainty"]
         alive = alive * (~terminated).float()
         if not bool(alive.any()):
             break
         observation = following
-    earned = total - simulator.end_worth() * length
     figures = {"return": total, "earned": earned, "length": length, "uncertainty": doubt / length}
     means = {name: value.reshape(count, episodes).mean(dim=1).tolist() for name, value in figures.items()}
     return [{name: value[each] for name, value in means.items()} for each in range(count)]

@@ -48,6 +48,15 @@ def test_a_constant_in_the_reward_changes_no_judgement(steering: Any, constant: 
     assert judge_demonstrations(ending_simulator(steering, constant), demonstrations) == pytest.approx(shown, rel=1e-4)
 
 
+def test_where_every_step_pays_the_same_nothing_is_earned(steering: Any) -> None:
+    """So that rounding decides nothing."""
+    simulator = ending_simulator(steering, 0.0)
+    for bound in (simulator.reward.low, simulator.reward.high):
+        bound.fill_(13.4871)
+    assert judge_start(simulator, always(0.1), "it", 20)["it_return"] == 0.0
+    assert judge_demonstrations(simulator, steering.episode(50)) == 0.0
+
+
 def test_lasting_earns_more_than_ending_whatever_ending_was_subtracted(steering: Any) -> None:
     """Counted from another zero, a policy that ends soon would be the better one."""
     simulator = ending_simulator(steering, -3.0)
