@@ -9,6 +9,7 @@ from omegaconf import DictConfig, ListConfig
 
 from app.errors import UserError
 from app.run_folder import write_whole
+from datamodules.cache import default_cache_dir
 from datamodules.sources import data_facts, resolve
 
 NOTED = "data.json"
@@ -59,7 +60,7 @@ def _noted(folder: Path) -> dict[str, str]:
 
 
 def _hash(name: str) -> str:
-    return str(data_facts(resolve(name))["sha256"])
+    return str(data_facts(resolve(name), default_cache_dir())["sha256"])
 
 
 def _listed(names: str | ListConfig) -> list[str]:
