@@ -383,7 +383,8 @@ def _attach(module: Any, data: RandomData, device: torch.device) -> None:
     """Let a module train on a device without a Trainer."""
     strategy = SimpleNamespace(root_device=device)
     quiet = {"loggers": [], "log_every_n_steps": 0}
-    module._trainer = SimpleNamespace(datamodule=data, is_global_zero=True, global_rank=0, strategy=strategy, **quiet)
+    trainer = {"datamodule": data, "is_global_zero": True, "global_rank": 0, "strategy": strategy, "max_steps": -1}
+    module._trainer = SimpleNamespace(**trainer, **quiet)
     module.setup("fit")
     _let_train(module, module.configure_optimizers())
     module.to(device)

@@ -274,7 +274,8 @@ class OffSim(GameRollOuts):
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         given, streams = self.hparams, data.streams
         refuse_too_few_for_members(given["members"], streams["all"])
-        if not 0 < self.trainer.max_steps * data.batches_per_step <= given["pretraining_updates"]:  # there is a game
+        steps = self.trainer.max_steps  # -1: without end
+        if steps < 0 or steps * data.batches_per_step > given["pretraining_updates"]:  # there will be a game
             refuse_too_few_for_game(given["starts"], given["expert_start_share"], streams["expert"], streams["all"])
         self.set_statistics(data.statistics)
         self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
