@@ -14,6 +14,7 @@ from typing import Any
 from app.allocator import keep_freed_memory
 from app.errors import Interrupted, UserError
 from app.notices import set_up_warnings
+from app.threads import let_waiting_threads_sleep
 
 COMMANDS = {
     "import": "turn logs of your own system, CSV or NumPy files, into a dataset to train on",
@@ -85,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     set_up_warnings()
     keep_freed_memory()
+    let_waiting_threads_sleep()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if words and words[0] in LIGHTNING_COMMANDS:

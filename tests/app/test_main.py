@@ -101,3 +101,21 @@ def test_own_warnings_are_sentences_and_said_once(monkeypatch: pytest.MonkeyPatc
     own, again, other = (warnings.formatwarning("mind the gap", UserWarning, file, 1) for file in files)
     assert (own, again) == ("offsim: warning: mind the gap\n", "")
     assert "UserWarning: mind the gap" in other
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "PASSIVE"), ({"GOMP_SPINCOUNT": "9"}, "None"), ({"OMP_WAIT_POLICY": "active"}, "active")],
+)
+def test_waiting_threads_sleep_unless_the_environment_says_how_they_wait(given: dict[str, str], expected: str) -> None:
+    program = (
+        "import os, sys, app.main; early = 'torch' in sys.modules; app.main.main([]); "
+        "print(early, os.environ.get('OMP_WAIT_POLICY'))"
+    )
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**environment, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", expected]  # it is read when torch is imported
