@@ -68,7 +68,7 @@ def held_out_by_training(folder: Path, origin: Mapping[str, Any]) -> list[Record
         origin: its ``metrics.json``.
 
     Raises:
-        UserError: if nothing was held out, or the data is not what it was.
+        UserError: if nothing was held out, the data is not what it was, or others were held out then.
         DataError: if it is not on this machine.
     """
     try:
@@ -80,12 +80,18 @@ def held_out_by_training(folder: Path, origin: Mapping[str, Any]) -> list[Record
             f"cannot read {folder / 'config.yaml'} ({error}): name recorded episodes with --data"
         ) from error
     data = make_data(configuration, stage)
-    hashes = {each["id"]: each["sha256"] for each in origin["data"]}
+    noted = {each["id"]: each for each in origin["data"]}
     for facts in data.facts():
-        if facts["sha256"] != hashes.get(facts["id"]):
+        if facts["sha256"] != noted.get(facts["id"], {}).get("sha256"):
             raise UserError(
                 f"{facts['id']} is not the data that {folder} was trained on, so what was held out is not known: "
                 "restore it, or name recorded episodes with --data"
+            )
+        held_out = facts["held_out_episodes"]
+        if noted[facts["id"]].get("held_out_episodes", held_out) != held_out:
+            raise UserError(
+                f"an earlier version of offsim held out other episodes of {facts['id']} from {folder}, so these may "
+                "have been trained on: name recorded episodes with --data"
             )
     data.setup("fit")
     tables = {DEMONSTRATIONS: data.expert_held_out, OTHERS: data.diverse_held_out}

@@ -110,6 +110,11 @@ def test_logs_become_an_environment_and_a_policy(
     assert command.main(["zoo", "pull", "tank/mine-v0", "--from", place]) == 0
     assert load("tank/mine-v0").horizon == 39
     capsys.readouterr()
+    told = json.loads((out / "metrics.json").read_text())
+    told["data"][0]["held_out_episodes"] += 1  # as an earlier version may have chosen
+    (out / "metrics.json").write_text(json.dumps(told))
+    assert command.main(["zoo", "evaluate", str(out)]) == 2
+    assert "held out other episodes of tank/good-v0" in capsys.readouterr().err
     assert command.main(["diagnose", str(out)]) == 2
     refused = capsys.readouterr().err
     assert "no known task" in refused and f"`offsim zoo evaluate {out}`" in refused
