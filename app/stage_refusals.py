@@ -9,9 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
-
-from app.configuration import unknown_argument
+from app.configuration import read_yaml, unknown_argument
 from app.errors import UserError
 
 IN_NONE = "Expected a <class 'NoneType'>"  # jsonargparse also tries whether a whole model may be left out
@@ -56,10 +54,10 @@ def refuse_files_of_train(words: Sequence[str]) -> None:
     named += [after for word, after in pairwise(words) if word in ("--config", "-c")]
     for name in named:
         try:
-            content = yaml.safe_load(Path(name).read_text())
-        except (OSError, ValueError, yaml.YAMLError):
+            content = read_yaml(Path(name))
+        except UserError:
             continue  # said elsewhere
-        if isinstance(content, dict) and {"stages", "base"} & content.keys():
+        if {"stages", "base"} & content.keys():
             raise UserError(
                 f"{name} is a configuration of all stages: `offsim train {name}` takes it; here name that of one "
                 "stage, such as those in configs/fit"

@@ -223,12 +223,17 @@ def test_a_stream_that_is_missing_is_refused_in_a_sentence(workplace: Path, caps
     assert not list(Path("runs").rglob("*.ckpt"))
 
 
+def trained() -> Path:
+    """The checkpoint of a short training."""
+    assert command.main(words("behaviour_cloning", 2)) == 0
+    (written,) = Path("runs").rglob("*.ckpt")
+    return written
+
+
 def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(words("behaviour_cloning", 2)) == 0
-    (written,) = Path("runs").rglob("*.ckpt")
-    saved = torch.load(written, weights_only=True)
+    saved = torch.load(trained(), weights_only=True)
     torch.save({**saved, "method": "OffSim"}, "other.ckpt")
     assert command.main([*words("behaviour_cloning", 4), "--ckpt_path", "other.ckpt"]) == 2
     assert "offsim: the checkpoint is of OffSim, and BehaviourCloning cannot go on" in capsys.readouterr().err
@@ -237,9 +242,7 @@ def test_a_checkpoint_of_another_method_is_refused_in_a_sentence(
 def test_a_checkpoint_of_other_data_is_refused_in_a_sentence(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(words("behaviour_cloning", 2)) == 0
-    (written,) = Path("runs").rglob("*.ckpt")
-    saved = torch.load(written, weights_only=True)
+    saved = torch.load(trained(), weights_only=True)
     saved["state_dict"] = {name: torch.cat([value, value]) for name, value in saved["state_dict"].items()}
     torch.save(saved, "wider.ckpt")
     for name in ("fit", "validate", "test", "predict"):
@@ -274,8 +277,7 @@ def test_what_is_no_checkpoint_is_refused_in_a_sentence(workplace: Path, capsys:
 def test_a_checkpoint_that_names_no_known_method_is_refused_in_a_sentence(
     changes: dict[str, Any] | None, sentence: str, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(words("behaviour_cloning", 2)) == 0
-    (written,) = Path("runs").rglob("*.ckpt")
+    written = trained()
     if changes is None:
         Path("other.ckpt").write_bytes(written.read_bytes()[:1000])
     else:
