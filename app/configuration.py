@@ -18,6 +18,7 @@ from app.errors import UserError
 from app.settings import refuse_misfits, refuse_other_types
 from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
+from lit_modules.dynamics_reward import DynamicsRewardGame
 from lit_modules.hold import FAILING, KNOWN
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
@@ -44,13 +45,20 @@ POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
     "SimulatorPPO": SimulatorPPO,
     "OfflineMLIRL": OfflineMLIRL,
 }
-STAGES = ("behaviour_cloning", "simulator", "weighted_cloning", "policy")
-OPTIONAL = ("weighted_cloning",)  # of these, what a run may leave out
+STAGES = ("behaviour_cloning", "simulator", "weighted_cloning", "dynamics_reward", "policy")
+OPTIONAL = ("weighted_cloning", "dynamics_reward")  # of these, what a run may leave out
 # Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
 LATER = {"matmul_precision": "highest"}
 LATER_OF_MODELS: dict[str, dict[str, Any]] = {
     "simulator": {"forecast_updates": 0},
-    "policy": {"value_unit": None, "aggregation": None, "loosen_below": None, "let_go": FAILING},
+    "policy": {
+        "value_unit": None,
+        "aggregation": None,
+        "loosen_below": None,
+        "let_go": FAILING,
+        "dynamics_threshold": 0.0,
+        "dynamics_temperature": 0.1,
+    },
 }
 FORECASTS = ("forecast_steps", "forecast_weight", "forecast_learning_rate")  # likewise, where nothing is forecast
 ANCHOR = ("anchor_form", "anchor_tolerance")  # likewise, where nothing is anchored
@@ -302,7 +310,13 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         raise UserError(f"behaviour_cloning.rows is {merged.behaviour_cloning.rows!r}: choose one of {', '.join(ROWS)}")
     if merged.policy.method not in POLICY_METHODS:
         raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
-    methods: tuple[type, ...] = (BehaviourCloning, OffSim, WeightedCloning, POLICY_METHODS[merged.policy.method])
+    methods: tuple[type, ...] = (
+        BehaviourCloning,
+        OffSim,
+        WeightedCloning,
+        DynamicsRewardGame,
+        POLICY_METHODS[merged.policy.method],
+    )
     for stage, method in zip(STAGES, methods, strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
         refuse_misfits(f"{stage}.model.", settings[stage]["model"], method)
@@ -379,7 +393,7 @@ def _check_stages(configuration: DictConfig) -> None:
         raise UserError(
             f"stages is {listed}: each stage builds on those before it, so list them from the first on: "
             f"[{', '.join(name for name in STAGES if name not in OPTIONAL)}], or stop earlier; "
-            f"{', '.join(OPTIONAL)} comes before policy"
+            f"{' and '.join(OPTIONAL)} come before policy"
         )
 
 

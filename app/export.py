@@ -8,22 +8,26 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.dynamics_reward import DynamicsRewardGame
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.weighted_cloning import WeightedCloning
 from zoo import Policy, Simulator
+from zoo.dynamics_reward import DynamicsReward
 
 
-def learned(module: lightning.LightningModule, data: lightning.LightningDataModule) -> Policy | Simulator:
-    """What a method's training produces: a Simulator or a Policy.
+def learned(
+    module: lightning.LightningModule, data: lightning.LightningDataModule
+) -> Policy | Simulator | DynamicsReward:
+    """What a method's training produces: a Simulator, a Policy or a dynamics reward.
 
     Raises:
         TypeError: for anything else, and for a control, which produces no result.
     """
     if getattr(module, "control", False):
         raise TypeError(f"{type(module).__name__} is a control, which produces no result of a method")
-    if isinstance(module, OffSim):
+    if isinstance(module, OffSim | DynamicsRewardGame):
         return module.export(data)
     if isinstance(module, SimulatorPolicy):
         return module.finished_policy(data)
@@ -51,7 +55,7 @@ def simulator_of(policy: Path) -> Path:
 
 
 class ExportModel(Callback):
-    """Save the Simulator or Policy of a finished ``fit``.
+    """Save what a finished ``fit`` has learned.
 
     Args:
         path: safetensors file to write.

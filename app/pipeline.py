@@ -27,6 +27,7 @@ from app.run_folder import devices, finished_stages, rate_factors, shared_stages
 from app.statistics import summarize_returns
 from datamodules import TransitionDataModule
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.dynamics_reward import DynamicsRewardGame
 from lit_modules.method import Method
 from lit_modules.offsim import OffSim
 from lit_modules.simulator_sac import SimulatorSAC
@@ -87,6 +88,8 @@ def make_data(configuration: DictConfig, stage: str) -> TransitionDataModule:
         streams = {settings.rows: settings.batch_size}
     elif stage == "weighted_cloning":
         streams = {"expert": settings.expert_rows}
+    elif stage == "dynamics_reward":
+        streams = {"all": settings.all_rows}
     else:
         streams = {"expert": settings.expert_rows, "all": settings.all_rows}
         if stage == "simulator" and settings.model.get("margin_weight", 0.0) > 0 and configuration.data.diverse:
@@ -102,7 +105,7 @@ def make_data(configuration: DictConfig, stage: str) -> TransitionDataModule:
 
 
 def make_module(configuration: DictConfig, folder: Path, stage: str, data: TransitionDataModule) -> Method:
-    """The method of a stage as this run's seed makes it: cloning, OffSim, or the policy in the frozen Simulator."""
+    """The method of a stage as this run's seed makes it."""
     lightning.seed_everything(configuration.seed, verbose=False)
     settings: dict[str, Any] = {
         "observation_size": data.observation_size,
@@ -127,6 +130,10 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
         if not configuration.data.diverse:
             settings["margin_weight"] = 0.0  # OffSim+ needs diverse data
         return OffSim(task=configuration.task, cloned_policy=cloned, **settings)
+    if stage == "dynamics_reward":
+        return DynamicsRewardGame(simulator=simulator, **settings)
+    if "dynamics_reward" in configuration.stages:
+        settings["dynamics_reward"] = str(folder / "dynamics_reward.safetensors")
     return POLICY_METHODS[configuration.policy.method](
         simulator=simulator,
         cloned_policy=str(start_of(configuration, folder)),

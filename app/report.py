@@ -36,6 +36,7 @@ STAGES = {
     "policy": "policy",
     "behaviour_cloning": "behaviour cloning",
     "weighted_cloning": "weighted cloning",
+    "dynamics_reward": "dynamics reward",
 }
 DISCOUNTED = ("value", "simulator_discounted_return")
 

@@ -13,7 +13,13 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from app.errors import UserError
 from lit_modules.ranges import refuse_outside
 
-GIVEN_ELSEWHERE = {"simulator", "observation_size", "action_low", "action_high"}  # arguments of methods
+GIVEN_ELSEWHERE = {
+    "simulator",
+    "dynamics_reward",
+    "observation_size",
+    "action_low",
+    "action_high",
+}  # arguments of methods
 
 
 @dataclass
@@ -61,6 +67,15 @@ class WeightedCloningStage:
 
 
 @dataclass
+class DynamicsRewardStage:
+    """``dynamics_reward``."""
+
+    updates: PositiveInt
+    all_rows: PositiveInt
+    model: dict[str, Any]
+
+
+@dataclass
 class PolicyStage:
     """``policy``."""
 
@@ -93,6 +108,7 @@ class Run:
     behaviour_cloning: BehaviourCloningStage
     simulator: SimulatorStage
     weighted_cloning: WeightedCloningStage
+    dynamics_reward: DynamicsRewardStage
     policy: PolicyStage
     evaluation: Evaluation
     task: str | None = None

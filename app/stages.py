@@ -29,6 +29,7 @@ from app.stage_refusals import refuse_files_of_train, sentence
 # The methods are imported so that a configuration can name them without a module path: `class_path: OffSim`.
 from datamodules import DataError, TransitionDataModule  # noqa: F401
 from lit_modules.behaviour_cloning import BehaviourCloning  # noqa: F401
+from lit_modules.dynamics_reward import DynamicsRewardGame  # noqa: F401
 from lit_modules.offline_ml_irl import OfflineMLIRL  # noqa: F401
 from lit_modules.offsim import OffSim  # noqa: F401
 from lit_modules.parallel import refuse_other_strategies
@@ -39,7 +40,7 @@ from lit_modules.weighted_cloning import WeightedCloning  # noqa: F401
 from zoo.files import ModelFileError
 
 FOUND_LATER = ("best", "last", "hpc")  # names by which Lightning finds a checkpoint itself
-MODELS = ("simulator", "cloned_policy")  # settings that name files of models
+MODELS = ("simulator", "cloned_policy", "dynamics_reward")  # settings that name files of models
 OF_THE_RUN = ("snapshots", "snapshot_every")  # settings in checkpoints of `offsim train`: others leave its folder alone
 
 

@@ -28,6 +28,7 @@ from lit_modules import diagnostics
 from lit_modules.forecasts import RecordedSteps, forecast_loss
 from lit_modules.game_rollouts import GameRollOuts
 from lit_modules.game_validation import REWARD_ROWS, held_out, log_game, predictions
+from lit_modules.likelihood import weighted_likelihood
 from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
 from lit_modules.method import Conversation, Descend, Follow, cosine_decay
 from lit_modules.narrow_demonstrations import warn_of_narrow_demonstrations
@@ -493,10 +494,9 @@ class OffSim(GameRollOuts):
         mean, log_variance = self.transition(inputs["observation"], inputs["action"])
         target = self.transition.standardized_delta(inputs["observation"], inputs["next_observation"])
         error = (mean - target).square()
-        likelihood = 0.5 * (log_variance + error * (-log_variance).exp())
-        # At 1 the mean learns as from squared errors; at 0 what is hard to predict is soon given up as noise
-        weighting = log_variance.detach().exp().pow(settings["variance_weighting"])
-        weighted = (inputs["weight"] * (weighting * likelihood).mean(dim=-1)).sum() / inputs["weight"].sum()
+        weighted, likelihood, weighting = weighted_likelihood(
+            log_variance, error, inputs["weight"], settings["variance_weighting"]
+        )
         loss = settings["likelihood_weight"] * weighted
         parts = {
             "transition/negative_log_likelihood": likelihood.detach().mean(),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_modules.method import Method
 from lit_modules.rows import draw_starts
+from zoo.dynamics_reward import DynamicsReward
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
@@ -20,6 +21,7 @@ class PolicyRollOuts(Method, ABC):
     simulator: Simulator
     policy: Policy
     cut: Tensor  # uncertainty above which a roll-out ends
+    dynamics_reward: DynamicsReward | None  # below whose ``dynamics_threshold`` one ends as well
 
     def draw_roll_outs(self, candidates: int = 1) -> tuple[Tensor, ...]:
         """Start states and random numbers of the next roll-outs, for :meth:`simulate`."""
@@ -70,25 +72,29 @@ class PolicyRollOuts(Method, ABC):
             judges: what :meth:`choose` needs to choose among candidates.
 
         Returns:
-            Columns ``(H, B, ...)``: observation, action, uncertainty, next_observation, ended; and alive ``(H, B)``.
+            Columns ``(H, B, ...)``: observation, action, uncertainty, next_observation, ended, and dynamics_reward if
+            there is one; and alive ``(H, B)``.
         """
         running = torch.ones_like(observation[:, 0], dtype=torch.bool)
-        steps: list[tuple[Tensor, ...]] = []
+        steps: list[dict[str, Tensor]] = []
         for step in range(len(members)):
             action = self.explore(observation, action_noise[step])
             following, uncertainty = self.simulator.advance(
                 observation, action, members[step], step_noise[step], self.hparams["noise_scale"]
             )
             if following.dim() == 3:
-                following = self.choose(observation, action, following, *judges)
+                following = self.choose(step, observation, action, following, *judges)
             ended = self.simulator.termination(following) | (uncertainty > self.cut)
-            steps.append((observation, action, uncertainty, following, ended, running))
+            taken = {"observation": observation, "action": action, "uncertainty": uncertainty}
+            if self.dynamics_reward is not None:
+                taken["dynamics_reward"] = self.dynamics_reward(observation, action, following)
+                ended = ended | (taken["dynamics_reward"] < self.hparams["dynamics_threshold"])
+            steps.append({**taken, "next_observation": following, "ended": ended, "alive": running})
             running = running & ~ended
             observation = following
-        *columns, alive = (torch.stack(column) for column in zip(*steps, strict=True))
-        names = ("observation", "action", "uncertainty", "next_observation", "ended")
-        return dict(zip(names, columns, strict=True)), alive
+        columns = {name: torch.stack([each[name] for each in steps]) for name in steps[0]}
+        return columns, columns.pop("alive")
 
-    def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
-        """The next states ``(B, D)`` that roll-outs take among candidates ``(C, B, D)``."""
+    def choose(self, step: int, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
+        """The next states ``(B, D)`` that roll-outs take at a step among candidates ``(C, B, D)``."""
         raise NotImplementedError

@@ -18,6 +18,7 @@ from lit_modules.simulator_policy import SimulatorPolicy
 from zoo.policy import Policy
 
 PUSH = 1e3  # noise that takes any action to its bound
+SMALLEST = 1e-12  # of uniform numbers whose logarithm is taken
 AGREEMENT, DOUBT = "agreement", "doubt"
 
 
@@ -38,7 +39,8 @@ class ReplayLearner(SimulatorPolicy):
         candidates: next states drawn at each step of a roll-out, of which the one that the critics value least is
             taken; 1 takes the Simulator as it is. Where members agree and are sure, candidates are alike; where they
             do not, the policy cannot count on the one that suits it. An adversary that needs no training, in the
-            place of one that changes the model (Rigter et al. 2022, "RAMBO-RL").
+            place of one that changes the model (Rigter et al. 2022, "RAMBO-RL"). With a ``dynamics_reward`` that
+            chooses instead, of all of them also where the cloned policy is let go of.
         refresh_every: updates between refreshes of the replay buffer.
         buffer_size: simulated transitions kept; the oldest are dropped.
         batch_size: transitions per update.
@@ -164,15 +166,22 @@ class ReplayLearner(SimulatorPolicy):
             pushed = self.random.uniform(count) < (0.0 if self.loosened else self.hparams["push_share"])
             during = pushed & (since >= 0) & (since < length)
             action_noise = torch.where(during.unsqueeze(-1), PUSH * action_noise.sign(), action_noise)
-        if self.loosened and candidates > 1:
+        if self.loosened and candidates > 1 and self.dynamics_reward is None:
             # All the same, and not fewer: seeds that are trained together have tensors of one shape
             members, step_noise = members[:, :1].expand_as(members), step_noise[:, :1].expand_as(step_noise)
         return starts, action_noise, members, step_noise
 
-    def choose(self, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
-        """The candidate of the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``; ends have their own value."""
-        (critics,) = judges
+    def choose(self, step: int, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
+        """The candidate of the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``; ends have their own value.
+
+        With a dynamics reward the most plausible one, or any with a chance that follows from it.
+        """
         candidates, count, size = following.shape
+        if self.dynamics_reward is not None:
+            (chance,) = judges
+            chosen = self._plausible(observation, action, following, chance[step])
+            return following.gather(0, chosen.view(1, count, 1).expand(1, count, size)).squeeze(0)
+        (critics,) = judges
         reached = following.flatten(0, 1)
         ended = self.simulator.termination(reached)
         paid = self.batch_reward(
@@ -189,15 +198,32 @@ class ReplayLearner(SimulatorPolicy):
         worst = worth.view(candidates, count).argmin(dim=0)
         return following.gather(0, worst.view(1, count, 1).expand(1, count, size)).squeeze(0)
 
+    def _plausible(self, observation: Tensor, action: Tensor, following: Tensor, chance: Tensor) -> Tensor:
+        """Which of candidates ``(C, B, D)`` the dynamics reward takes, ``(B,)``, by uniform numbers ``(C, B)``."""
+        assert self.dynamics_reward is not None
+        candidates, count, _ = following.shape
+        given = observation.repeat(candidates, 1), action.repeat(candidates, 1)
+        rewards = self.dynamics_reward(*given, following.flatten(0, 1)).view(candidates, count)
+        # The largest after noise of Gumbel's distribution has the chances of a softmax
+        return (rewards - self.hparams["dynamics_temperature"] * (-chance.log()).log()).argmax(dim=0)
+
+    def _draw_judges(self, candidates: int) -> tuple[Any, ...]:
+        """What :meth:`choose` needs: the critics, or random numbers ``(H, C, B)`` where a dynamics reward chooses."""
+        if candidates == 1:
+            return ()
+        if self.dynamics_reward is None:
+            return (self.loss.critic_layers(),)
+        return (self.random.uniform(self.hparams["horizon"], candidates, self.hparams["starts"]).clamp_min(SMALLEST),)
+
     def roll_out(self) -> Conversation:
         """Fill the replay buffer with roll-outs of the current policy; nothing is stored after an end."""
         candidates = self.hparams["candidates"]
-        judges = (self.loss.critic_layers(),) if candidates > 1 else ()
         drawn = self.draw_roll_outs(candidates)
+        judges = self._draw_judges(candidates)
         columns, alive = yield Compute("simulate", (*drawn, *judges))
         columns["pushed"] = drawn[1].abs().amax(dim=-1) >= PUSH
         figures = self.heed_roll_outs(columns, alive)
-        stored = {name: column[alive] for name, column in columns.items()}
+        stored = {name: column[alive] for name, column in columns.items() if name != "dynamics_reward"}
         following = {"observation": stored.pop("next_observation"), "terminated": stored.pop("ended").unsqueeze(-1)}
         self.replay.extend(TensorDict({**stored, "next": following}, batch_size=[len(stored["observation"])]))
         return figures

@@ -23,6 +23,7 @@ from lit_modules.ranges import refuse_outside
 from lit_modules.rows import require_streams
 from lit_modules.spaces import refuse_other_spaces
 from lit_modules.tuned_weight import TUNED, Tuning
+from zoo.dynamics_reward import DynamicsReward
 from zoo.policy import Policy
 from zoo.simulator import BY_ONE_MEMBER, Simulator
 
@@ -63,6 +64,12 @@ class SimulatorPolicy(ClonedStart):
         uncertainty_rate: how fast it is tuned: share of its size per unit of excess, at each refresh.
         uncertainty_cut: level of the data's uncertainty quantile above which a roll-out ends as if it had died
             (Kidambi et al. 2020, MOReL); ``None`` never ends it.
+        dynamics_reward: file of a dynamics reward (``lit_modules.dynamics_reward``) of that Simulator, which is then a
+            filter of what roll-outs learn from; ``None``: there is none.
+        dynamics_threshold: dynamics reward below which a transition is taken for an error of the model, and ends its
+            roll-out as if it had died; the least that there is is 0.31, so that 0 ends none.
+        dynamics_temperature: kappa, by which learners from a replay buffer choose among ``candidates``: with a chance
+            of ``exp(r_D / kappa)``; at 0 the one of the highest dynamics reward.
         cloning_weight: lambda, weight of the regulariser towards demonstrated actions.
         cloning_form: ``mse`` or ``log_likelihood``.
         decay_updates: updates over which the actor's rate falls to ``actor_final_rate`` (cosine); ``None`` keeps it.
@@ -128,6 +135,9 @@ class SimulatorPolicy(ClonedStart):
         uncertainty_budget: float = 1.0,
         uncertainty_rate: float = 0.1,
         uncertainty_cut: float | None = None,
+        dynamics_reward: str | None = None,
+        dynamics_threshold: float = 0.0,
+        dynamics_temperature: float = 0.1,
         cloning_weight: float = 500.0,
         cloning_form: str = "mse",
         decay_updates: int | None = None,
@@ -178,6 +188,7 @@ class SimulatorPolicy(ClonedStart):
                 f"aggregation {aggregation} out, or give the simulator another aggregation"
             )
         refuse_other_spaces(self.simulator, observation_size, action_low, action_high)
+        self.dynamics_reward = self._load_dynamics_reward()
         self.policy = self._starting_policy(cloned_policy, hidden_sizes)
         self.averaged_policy = copy.deepcopy(self.policy).requires_grad_(False)
         self.keep_cloned(None if cloned_policy is None else copy.deepcopy(self.averaged_policy))
@@ -189,6 +200,18 @@ class SimulatorPolicy(ClonedStart):
         unit = self.simulator.uncertainty_quantile(0.5) or 1.0  # a single member never disagrees
         self.register_buffer("uncertainty_unit", torch.tensor(unit), persistent=False)
         self.register_buffer("uncertainty_weight", PENALTY_TUNING.initial(uncertainty_weight), persistent=False)
+
+    def _load_dynamics_reward(self) -> DynamicsReward | None:
+        if self.hparams["dynamics_reward"] is None:
+            return None
+        loaded = DynamicsReward.load(self.hparams["dynamics_reward"])
+        sizes = (loaded.observation_size, loaded.action_size)
+        if sizes != (self.simulator.observation_size, self.simulator.action_size):
+            raise ValueError(
+                f"the dynamics reward is of {sizes[0]} observation and {sizes[1]} action features, and the simulator "
+                f"has {self.simulator.observation_size} and {self.simulator.action_size}: name the one learned for it"
+            )
+        return loaded
 
     def price_ends(self) -> None:
         """Have ending pay what it is worth in the Simulator, for ever.
@@ -248,6 +271,10 @@ class SimulatorPolicy(ClonedStart):
             "rollout/uncertainty": uncertainty.mean(),
             **{f"rollout/{name}": value for name, value in others.items()},
         }
+        if self.dynamics_reward is not None:
+            rewards = columns["dynamics_reward"][alive]
+            figures["rollout/dynamics_reward"] = rewards.mean()
+            figures["rollout/implausible"] = (rewards < self.hparams["dynamics_threshold"]).float().mean()
         if self.parallel:
             figures = dict(zip(figures, averaged(list(figures.values())), strict=True))
         if self.hparams["uncertainty_weight"] == TUNED:

@@ -28,6 +28,12 @@ SMALL = {
         "--data.streams={expert: 16, diverse: 16, all: 16}",
     ],
     "weighted_cloning": ["--model.hidden_sizes=[8]", "--model.diverse_rows=24"],
+    "dynamics_reward": [
+        "--model.hidden_sizes=[8]",
+        "--model.batch_size=16",
+        "--model.kept_every=3",
+        "--data.streams={all: 16}",
+    ],
     "policy": [
         "--model.hidden_sizes=[8]",
         "--model.starts=12",
@@ -108,7 +114,7 @@ def words(stage: str, steps: int, command: str = "fit") -> list[str]:
 
 
 def test_every_stage_fits_from_its_file_and_resumes(workplace: Path) -> None:
-    for stage in ("behaviour_cloning", "simulator", "weighted_cloning", "policy"):
+    for stage in ("behaviour_cloning", "simulator", "weighted_cloning", "dynamics_reward", "policy"):
         assert command.main(words(stage, 4)) == 0
         checkpoints = list((workplace / "runs" / stage).rglob("*.ckpt"))
         assert checkpoints
@@ -124,6 +130,8 @@ def test_every_stage_fits_from_its_file_and_resumes(workplace: Path) -> None:
         assert Policy.load("runs/policy/policy.safetensors").observation_size == 2
     for stage in ("behaviour_cloning", "weighted_cloning"):
         Policy.load(f"runs/{stage}/{stage}.safetensors")
+    filtered = "--model.dynamics_reward=runs/dynamics_reward/dynamics_reward.safetensors"
+    assert command.main([*words("policy", 4), filtered, "--model.candidates=3"]) == 0
     policy = Policy.load("runs/policy/policy.safetensors")
     simulator = Simulator.load("runs/simulator/simulator.safetensors")
     action = policy.act(simulator.reset(3))

@@ -10,6 +10,7 @@ import pytest
 
 from lit_modules import ranges
 from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.dynamics_reward import DynamicsRewardGame
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.ranges import refuse_outside
@@ -18,7 +19,16 @@ from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 from lit_modules.weighted_cloning import WeightedCloning
 
-METHODS = (BehaviourCloning, OffSim, SimulatorSAC, SimulatorTD3, SimulatorPPO, OfflineMLIRL, WeightedCloning)
+METHODS = (
+    BehaviourCloning,
+    OffSim,
+    SimulatorSAC,
+    SimulatorTD3,
+    SimulatorPPO,
+    OfflineMLIRL,
+    WeightedCloning,
+    DynamicsRewardGame,
+)
 KNOWN = {name for names, _, _ in ranges._RANGES for name in names}
 
 

@@ -321,7 +321,7 @@ def test_of_several_candidates_the_critics_least_valued_is_taken(tmp_path: Path)
     module = make(tmp_path, candidates=3, gamma=0.9)
     observation, action, following = torch.randn(4, SIZE), torch.rand(4, ACTIONS), torch.randn(3, 4, SIZE)
     critics = module.loss.critic_layers()
-    chosen = module.choose(observation, action, following, critics)
+    chosen = module.choose(0, observation, action, following, critics)
 
     def worth(row: int, candidate: int) -> float:
         state = following[candidate, row : row + 1]
@@ -336,9 +336,9 @@ def test_of_several_candidates_the_critics_least_valued_is_taken(tmp_path: Path)
     following[:, :, 0] = 0.0
     following[1, :, 0] = 2.0
     module.end_value.fill_(-1e3)
-    assert torch.equal(module.choose(observation, action, following, critics), following[1])
+    assert torch.equal(module.choose(0, observation, action, following, critics), following[1])
     module.end_value.fill_(1e3)
-    assert not bool((module.choose(observation, action, following, critics)[:, 0] > 1.0).any())
+    assert not bool((module.choose(0, observation, action, following, critics)[:, 0] > 1.0).any())
 
 
 def test_pushed_roll_outs_go_to_the_bounds_for_a_few_steps(tmp_path: Path) -> None:
