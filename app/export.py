@@ -7,12 +7,8 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from lit_modules.behaviour_cloning import BehaviourCloning
-from lit_modules.dynamics_reward import DynamicsRewardGame
+from app.errors import UserError
 from lit_modules.offline_ml_irl import OfflineMLIRL
-from lit_modules.offsim import OffSim
-from lit_modules.simulator_policy import SimulatorPolicy
-from lit_modules.weighted_cloning import WeightedCloning
 from zoo import Policy, Simulator
 from zoo.dynamics_reward import DynamicsReward
 
@@ -23,19 +19,26 @@ def learned(
     """What a method's training produces: a Simulator, a Policy or a dynamics reward.
 
     Raises:
-        TypeError: for anything else, and for a control, which produces no result.
+        TypeError: for a control, which produces no result.
+        UserError: for a module that does not say what it leaves.
     """
     if getattr(module, "control", False):
         raise TypeError(f"{type(module).__name__} is a control, which produces no result of a method")
-    if isinstance(module, OffSim | DynamicsRewardGame):
-        return module.export(data)
-    if isinstance(module, SimulatorPolicy):
-        return module.finished_policy(data)
-    if isinstance(module, WeightedCloning):
-        return module.better_start(data)
-    if isinstance(module, BehaviourCloning):
-        return module.policy
-    raise TypeError(f"{type(module).__name__} is not a method of this project")
+    refuse_without_result(module)
+    return module.export(data)  # type: ignore[operator, no-any-return]
+
+
+def refuse_without_result(module: lightning.LightningModule) -> None:
+    """Refuse a module whose training leaves nothing to save.
+
+    Raises:
+        UserError: saying what it lacks.
+    """
+    if not hasattr(module, "export"):
+        raise UserError(
+            f"{type(module).__name__} says nowhere what its training leaves: give it a method `export(self, data)` "
+            "that returns a Policy, a Simulator or anything else with `save(path)`, or do without ExportModel"
+        )
 
 
 def save_learned(module: lightning.LightningModule, data: lightning.LightningDataModule, path: str | Path) -> None:
@@ -63,6 +66,11 @@ class ExportModel(Callback):
 
     def __init__(self, path: str) -> None:
         self.path = path
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Before the training, not after it."""
+        if stage == "fit":
+            refuse_without_result(pl_module)
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.is_global_zero and not trainer.interrupted:

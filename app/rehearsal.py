@@ -13,9 +13,9 @@ from app.errors import UserError
 from app.export import learned
 from app.pipeline import check_updates, make_data, make_module
 from app.trainers import make_trainer
-from datamodules import TransitionDataModule
 from lit_modules.offsim import OffSim
-from zoo import Simulator, get_task
+from lit_modules.spaces import refuse_other_task
+from zoo import Simulator
 from zoo.start_states import StartStates
 
 
@@ -34,7 +34,7 @@ def rehearse(configuration: DictConfig) -> None:
         for stage in configuration.stages:
             check_updates(f"{stage}.updates", configuration[stage].updates)
             data = make_data(configuration, stage)
-            _check_system(configuration.task, data)
+            refuse_other_task(configuration.task, data)
             try:
                 module = make_module(configuration, folder, stage, data)
                 updates = configuration[stage].updates
@@ -42,20 +42,6 @@ def rehearse(configuration: DictConfig) -> None:
             except (TypeError, ValueError) as error:
                 raise UserError(f"{stage}.model: {error}") from error
             made.save(folder / f"{stage}.safetensors")
-
-
-def _check_system(name: str | None, data: TransitionDataModule) -> None:
-    """Refuse data of another system than the task, which all training would be about and the evaluation not."""
-    if name is None:
-        return
-    task = get_task(name)
-    sizes = (data.observation_size, len(data.action_low))
-    if sizes != (task.observation_size, task.action_size):
-        raise UserError(
-            f"the data has {sizes[0]} observation features and {sizes[1]} actions, task {name} has "
-            f"{task.observation_size} and {task.action_size}: name data of that task, or the task of this data, which "
-            "may be null"
-        )
 
 
 @torch.no_grad()

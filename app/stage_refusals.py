@@ -32,6 +32,11 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if found := re.search(r"unrecognized arguments: (.+)|does not accept option '([^']+)'", message):
         name = (found[1] or found[2]).split()[0].lstrip("-").partition("=")[0]
         return f"unknown option {name!r}" + _nearest(name, options)
+    if classes and (found := re.search(r"No module named '[^']+'|has no attribute '[^']+'|cannot import .+", message)):
+        return f"{where} is {classes[-1]!r}: {found[0].strip()}"
+    if classes and (found := re.search(r"required: (.+)", message)):
+        needed = found[1].strip()
+        return f"{where} is a {classes[-1]}, which needs {needed}: add --{where}.{needed.split(', ')[0]}"
     if "required: " in message:
         return "neither a model nor data are given: add --config with a file such as those in configs/fit"
     kinds = [kind for kind in re.findall(r"Expected an? <class '(\w+)'>", message) if kind != "NoneType"]

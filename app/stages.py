@@ -41,6 +41,7 @@ from zoo.files import ModelFileError
 
 FOUND_LATER = ("best", "last", "hpc")  # names by which Lightning finds a checkpoint itself
 MODELS = ("simulator", "cloned_policy", "dynamics_reward")  # settings that name files of models
+OF_THE_DATA = ("observation_size", "action_low", "action_high")  # what methods are told of it
 OF_THE_RUN = ("snapshots", "snapshot_every")  # settings in checkpoints of `offsim train`: others leave its folder alone
 
 
@@ -65,7 +66,7 @@ class StageCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.link_arguments("seed_everything", "data.init_args.seed")
-        for name in ("observation_size", "action_low", "action_high"):
+        for name in OF_THE_DATA:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -125,9 +126,15 @@ class StageCLI(LightningCLI):
             super().instantiate_classes()
         except Exception as error:
             refusal = _refusal(error)
-            if refusal is None:
+            if refusal is not None:
+                raise UserError(str(refusal)) from error
+            unsaid = [name for name in OF_THE_DATA if f"{name}=None" in str(error)]
+            if not unsaid:
                 raise
-            raise UserError(str(refusal)) from error
+            raise UserError(
+                f"the data module does not say {', '.join(unsaid)}: one of your own has these as attributes, see "
+                "docs/extending.md"
+            ) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Lightning's, but a checkpoint is there whole or not at all, and signals save before they end."""
@@ -177,7 +184,8 @@ class StageCLI(LightningCLI):
 
     def _newest_checkpoint(self) -> str | None:
         kept = [callback.dirpath for callback in self.trainer.checkpoint_callbacks if hasattr(callback, "dirpath")]
-        found = newest_checkpoint(self.trainer.default_root_dir, *kept)
+        logged = [logger.save_dir for logger in self.trainer.loggers]  # where Lightning writes checkpoints as well
+        found = newest_checkpoint(self.trainer.default_root_dir, *kept, *logged)
         return None if found is None else str(found)
 
     def _trained(self, ckpt_path: str | None) -> str:

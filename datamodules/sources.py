@@ -31,6 +31,10 @@ from zoo.files import sha256
 BUNDLED_ROOT = Path(__file__).parent / "bundled"
 PUBLISHED_ROOT = Path(__file__).parent / "published"  # actions of the datasets behind results and zoo, see app
 PUBLISHED_NAMESPACE = "offsim"
+REMEDIES = {
+    "observation": "record it with gymnasium's FlattenObservation wrapper",
+    "action": "record it with actions in one vector",
+}
 DATA_FILE = "main_data.hdf5"
 METADATA_FILE = "metadata.json"
 RECORDED_BY = "offsim"  # our key in Minari's metadata
@@ -228,9 +232,17 @@ def data_facts(source: Source, cache_dir: Path | None = None) -> dict[str, Any]:
 
 def _vector_space(dataset_id: str, name: str, space: Any) -> spaces.Box:
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.shape[0] == 0:
+        whole = isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
+        remedy = "actions that are one of several are not supported" if whole else REMEDIES[name]
         raise DataError(
             f"dataset {dataset_id}: {name} space {space} is not supported, only vectors (a one-dimensional Box) are; "
-            "record it with gymnasium's FlattenObservation or RescaleAction wrappers, or choose another dataset"
+            f"{remedy}, or choose another dataset"
+        )
+    if name == "action" and space.dtype is not None and space.dtype.kind != "f":
+        warnings.warn(
+            f"dataset {dataset_id}: {name} space {space} holds whole numbers, and policies take what is between them "
+            "as well",
+            stacklevel=2,
         )
     return space
 

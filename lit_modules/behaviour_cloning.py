@@ -152,6 +152,10 @@ class BehaviourCloning(Method):
         loss = cloning_loss(self.policy, location, scale, action, self.form)
         return loss, {"loss": loss.detach()}
 
+    def export(self, data: Any) -> Policy:
+        """The policy that was learned."""
+        return self.policy
+
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         held_out = batch.get("expert_held_out")
         if held_out is not None:

@@ -101,6 +101,10 @@ class ClonedStart(PolicyRollOuts, ABC):
             self._joining = (self.updates, self._worth_joining(data))
         return joined(self.averaged_policy, self._cloned[0]) if self._joining[1] else self.averaged_policy
 
+    def export(self, data: Any) -> Policy:
+        """:meth:`finished_policy`."""
+        return self.finished_policy(data)
+
     def _worth_joining(self, data: Any) -> bool:
         simulator, cloned, learned = self.learned_simulator(data), self._cloned[0], self.averaged_policy
         if self.loosened:

@@ -8,6 +8,7 @@ same algorithm.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -112,6 +113,7 @@ class Method(lightning.LightningModule):
             make_capturable(optimizer.optimizer, self.device)
 
     def on_train_start(self) -> None:
+        self._warn_of_another_length()
         self.parallel = self.trainer.world_size > 1
         if self.parallel:
             refuse_other_strategies(self.trainer.strategy)
@@ -121,6 +123,22 @@ class Method(lightning.LightningModule):
             self.trainer.strategy.model = self
         if not self.parallel and self.device.type == "cuda":
             self.capture_graphs()
+
+    def _warn_of_another_length(self) -> None:
+        """Say so if the training is shorter than the time over which its learning rates fall."""
+        planned, steps = self.hparams.get("decay_updates"), self.trainer.max_steps
+        updates = steps * self.trainer.datamodule.batches_per_step  # type: ignore[attr-defined]
+        if planned is not None and 0 <= updates < planned:
+            warnings.warn(
+                f"learning rates fall over {planned:,} updates (decay_updates), and this training ends after "
+                f"{updates:,}{self.unlearned_until(updates)}: set decay_updates to trainer.max_steps times "
+                "data.batches_per_step, unless it is to go on",
+                stacklevel=2,
+            )
+
+    def unlearned_until(self, updates: int) -> str:
+        """What is not learned at all in so many updates, as the end of a sentence; nothing as a rule."""
+        return ""
 
     def converse(self, batch: dict[str, TensorDict]) -> Conversation:
         """The updates on a batch ``(K, N)`` per stream; returns what is to be logged, and counts ``self.updates``."""

@@ -44,12 +44,14 @@ from lit_modules.rows import (
 )
 from lit_modules.rows_per_update import refuse_too_few_for_game, refuse_too_few_for_members
 from lit_modules.simulator_export import export_simulator
+from lit_modules.spaces import refuse_other_task
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.simulator import Simulator, refuse_unknown_aggregation
 from zoo.termination import LearnedTermination, RuleTermination, TerminationModel
 from zoo.transition import TransitionModel
+from zoo.uncertainty import measure
 
 ENTROPY_TUNING = Tuning(start=1e-2, low=1e-4, high=0.9)  # at 1 the optimal variance is infinite
 SLOWEST = 1e-4  # of an observation's deviation that the unit of its changes is at least
@@ -165,7 +167,7 @@ class OffSim(GameRollOuts):
         reward_hidden_sizes: Sequence[int] = (256, 256, 256),
         reward_uses_next_observation: bool = True,
         uncertainty: str = "disagreement",
-        pretraining_updates: int = 5000,
+        pretraining_updates: int = 10_000,
         horizon: int = 5,
         starts: int = 128,
         expert_start_share: float = 0.5,
@@ -173,7 +175,7 @@ class OffSim(GameRollOuts):
         proposal_noise: float = 0.3,
         cloned_policy: str | None = None,
         reward_every: int = 1,
-        transition_every: int = 1,
+        transition_every: int = 4,
         expert_share: float = 0.125,
         likelihood_weight: float = 1.0,
         variance_weighting: float = 0.5,
@@ -206,6 +208,7 @@ class OffSim(GameRollOuts):
         super().__init__()
         self.save_hyperparameters()
         refuse_outside(self.hparams)
+        measure(uncertainty)
         action_size = len(action_low)
         self.transition = TransitionModel(
             observation_size, action_size, members, transition_hidden_sizes, residual=transition_residual
@@ -272,6 +275,7 @@ class OffSim(GameRollOuts):
         self.place_random_numbers(self.random)
         if stage != "fit":
             return  # everything below is in the checkpoint
+        refuse_other_task(self.hparams["task"], data)
         require_streams(data, ["expert", "all"] + (["diverse"] if self.hparams["margin_weight"] > 0 else []))
         given, streams = self.hparams, data.streams
         refuse_too_few_for_members(given["members"], streams["all"])

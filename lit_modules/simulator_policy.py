@@ -335,6 +335,15 @@ class SimulatorPolicy(ClonedStart):
             return 0.0
         return self.decayed_rate(given["actor_learning_rate"], given["decay_updates"], given["actor_final_rate"])
 
+    def unlearned_until(self, updates: int) -> str:
+        waiting = self.hparams["critic_share"] * (self.hparams["decay_updates"] or 0)
+        if updates > waiting:
+            return ""
+        return f", before the actor has begun to learn (critic_share): the policy stays as it {self._began_as()}"
+
+    def _began_as(self) -> str:
+        return "was made" if self.hparams["cloned_policy"] is None else "was cloned"
+
     def _keep_snapshot(self) -> Path | None:
         """Save what would come out now, when it is time; its file."""
         every = self.hparams["snapshot_every"]

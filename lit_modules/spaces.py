@@ -1,10 +1,13 @@
-"""Whether data and a Simulator are of the same system."""
+"""Whether data is of the same system as a Simulator, or as a task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from datamodules.errors import DataError
 from zoo.simulator import Simulator
+from zoo.tasks import get_task
 
 
 def refuse_other_spaces(
@@ -28,3 +31,30 @@ def refuse_other_spaces(
                 f"the data's {name} {given} differ from the simulator's {known}: "
                 "use the data that the simulator was trained on"
             )
+
+
+def refuse_other_task(name: str | None, data: Any) -> None:
+    """Refuse data of another system than the task, whose rule of termination and whose evaluation are of none of it.
+
+    Versions of an environment count as the same.
+
+    Args:
+        name: of the task, if it is a known one.
+        data: a data module.
+
+    Raises:
+        DataError: saying what the two are.
+    """
+    if name is None:
+        return
+    task = get_task(name)
+    sizes = (data.observation_size, len(data.action_low))
+    advice = "name data of that task, or the task of this data, which may be null"
+    if sizes != (task.observation_size, task.action_size):
+        raise DataError(
+            f"the data has {sizes[0]} observation features and {sizes[1]} actions, task {name} has "
+            f"{task.observation_size} and {task.action_size}: {advice}"
+        )
+    recorded = data.environment_id
+    if recorded is not None and recorded.rpartition("-v")[0] != task.environment_id.rpartition("-v")[0]:
+        raise DataError(f"the data was recorded in {recorded}, task {name} is {task.environment_id}: {advice}")

@@ -125,7 +125,7 @@ class WeightedCloning(BehaviourCloning):
         others = self.draw(len(observation))
         return torch.cat([observation, others[0]], dim=1), torch.cat([action, others[1]], dim=1)
 
-    def better_start(self, data: Any) -> Policy:
+    def export(self, data: Any) -> Policy:
         """The policy that training in the Simulator had better start from; which one it is, is logged.
 
         Args:

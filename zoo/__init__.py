@@ -5,7 +5,7 @@ from zoo.loading import load, load_policy
 from zoo.policy import Policy
 from zoo.registration import register_environments
 from zoo.simulator import Simulator
-from zoo.tasks import TASKS, Task, get_task
+from zoo.tasks import TASKS, Task, get_task, register_task
 
 __all__ = [
     "TASKS",
@@ -17,6 +17,7 @@ __all__ = [
     "load",
     "load_policy",
     "register_environments",
+    "register_task",
 ]
 
 register_environments()

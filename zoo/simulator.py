@@ -15,7 +15,7 @@ from zoo.normalizer import refuse_other_width
 from zoo.reward import RewardModel
 from zoo.row_random import Randomness, RowRandom, integers, normal_like
 from zoo.start_states import StartStates
-from zoo.termination import TerminationModel, make_termination
+from zoo.termination import TERMINATIONS, TerminationModel, make_termination
 from zoo.transition import TransitionModel
 from zoo.uncertainty import measure, quantile_levels
 
@@ -285,13 +285,27 @@ class Simulator(nn.Module):
             half: keep its weight matrices in half precision.
 
         Raises:
-            TypeError: if its reward was replaced by something that is not a learned one.
+            TypeError: if one of its parts was replaced by another class, which its file would not know: such as a
+                reward that is not a learned one, in a control.
         """
-        if not isinstance(self.reward, RewardModel):
+        if type(self.reward) is not RewardModel:
             raise TypeError(
                 f"the reward of this Simulator is a {type(self.reward).__name__}, no learned one: "
                 "it is a control and cannot be saved"
             )
+        for name, kinds in (
+            ("transition", [TransitionModel]),
+            ("termination", TERMINATIONS.values()),
+            ("start_states", [StartStates]),
+            ("demonstrated_states", [StartStates, type(None)]),
+        ):
+            found = type(getattr(self, name))
+            if found not in kinds:
+                raise TypeError(
+                    f"{name} of this Simulator is a {found.__name__}, a class of your own: a file holds numbers and "
+                    "names of the project's own classes, never code, so it would come back as another; keep it in "
+                    "memory, and its parts in files of your own"
+                )
         write_model(path, "simulator", self.config(), self.state_dict(), half=half)
 
     @classmethod

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from zoo.placement import Placement, ReacherPlacement
 
+ENTRY_POINTS = "offsim.tasks"
 TerminationRule = Callable[[Tensor], Tensor]
 
 
@@ -239,6 +241,32 @@ TASKS: dict[str, Task] = {
 }
 
 
+def register_task(task: Task) -> None:
+    """Make a task of one's own known by its name, for as long as this process runs.
+
+    Raises:
+        ValueError: if another one has that name.
+    """
+    if TASKS.get(task.name, task) != task:
+        raise ValueError(f"there is a task {task.name!r} already: give yours another name")
+    TASKS[task.name] = task
+
+
+def register_installed_tasks() -> None:
+    """Make the tasks known that installed packages offer as entry points of the group ``offsim.tasks``.
+
+    One that cannot be loaded is warned of, and left out.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            found = entry.load()
+            if not isinstance(found, Task):
+                raise TypeError(f"{entry.value} is a {type(found).__name__}, no zoo.tasks.Task")
+            register_task(found)
+        except Exception as error:  # code of others
+            warnings.warn(f"task {entry.name!r} of an installed package is left out: {error}", stacklevel=2)
+
+
 def get_task(name: str) -> Task:
     """Look a task up by its short name.
 
@@ -248,3 +276,6 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise KeyError(f"unknown task {name!r}: known tasks are {', '.join(sorted(TASKS))}")
     return TASKS[name]
+
+
+register_installed_tasks()

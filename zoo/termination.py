@@ -68,13 +68,15 @@ class LearnedTermination(TerminationModel):
         return torch.sigmoid(self.logits(next_observation)) > self.threshold
 
 
+TERMINATIONS: dict[str, type[TerminationModel]] = {
+    model.kind: model for model in (TerminationModel, RuleTermination, LearnedTermination)
+}
+
+
 def make_termination(config: dict[str, Any]) -> TerminationModel:
     """Build a termination model from its ``config``."""
-    kinds: dict[str, type[TerminationModel]] = {
-        model.kind: model for model in (TerminationModel, RuleTermination, LearnedTermination)
-    }
     arguments = dict(config)
     kind = arguments.pop("kind")
-    if kind not in kinds:
-        raise ValueError(f"unknown termination {kind!r}: choose one of {', '.join(sorted(kinds))}")
-    return kinds[kind](**arguments)
+    if kind not in TERMINATIONS:
+        raise ValueError(f"unknown termination {kind!r}: choose one of {', '.join(sorted(TERMINATIONS))}")
+    return TERMINATIONS[kind](**arguments)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from app import main as command
+from app.configuration import load_configuration
 from datamodules import TransitionDataModule
+from lit_modules.behaviour_cloning import BehaviourCloning
+from lit_modules.dynamics_reward import DynamicsRewardGame
+from lit_modules.offsim import OffSim
+from lit_modules.simulator_sac import SimulatorSAC
+from lit_modules.weighted_cloning import WeightedCloning
 from zoo import Policy, Simulator
 
 CONFIGURATIONS = Path(__file__).parents[2] / "configs" / "fit"
@@ -209,16 +217,28 @@ def test_print_config_names_the_method(capsys: pytest.CaptureFixture[str], monke
         ("behaviour_cloning", "--seed_everything=-1", "seed_everything: "),
         ("behaviour_cloning", "--trainer.accelerator=tpu", "torch_xla"),
         ("behaviour_cloning", "--config=own.yaml", "`offsim train own.yaml` takes it"),
+        ("behaviour_cloning", "--trainer.logger=CSVLogger", "which needs save_dir: add --trainer.logger.save_dir"),
+        ("behaviour_cloning", "--model=nowhere.Cloning", "model is 'nowhere.Cloning': No module named 'nowhere'"),
+        ("behaviour_cloning", "--data=mine.Data", "the data module does not say observation_size, action_low"),
+        ("simulator", "--model.uncertainty=mine", "unknown uncertainty measure 'mine'"),
         ("policy", "--model.simulator=nothing.safetensors", "nothing.safetensors"),
         ("policy", "--model.simulator=text.safetensors", "text.safetensors"),
     ],
 )
 def test_what_is_refused_is_refused_in_a_sentence(
-    workplace: Path, capsys: pytest.CaptureFixture[str], stage: str, argument: str, sentence: str
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    argument: str,
+    sentence: str,
 ) -> None:
     Path("text.safetensors").write_text("no model")
     Path("own.yaml").write_text("base: defaults\ntask: null\n")
-    assert command.main([*words(stage, 2), argument]) == 2
+    Path("mine.py").write_text("import lightning\n\nclass Data(lightning.LightningDataModule):\n    pass\n")
+    monkeypatch.syspath_prepend(".")
+    of_data = [word for word in words(stage, 2) if "=mine." not in argument or not word.startswith("--data")]
+    assert command.main([*of_data, argument]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("offsim: ")]
     assert sentence in line
     assert not Path("runs").exists()
@@ -305,3 +325,62 @@ def test_lightning_recommends_nothing(workplace: Path, caplog: pytest.LogCapture
         caplog.set_level("INFO", name)
     assert command.main(words("behaviour_cloning", 2)) == 0
     assert "stopped" in caplog.text and "Tip" not in caplog.text
+
+
+def given(method: type) -> dict[str, Any]:
+    """Defaults of a constructor, and of those that it passes arguments on to."""
+    found: dict[str, Any] = {}
+    for kind in reversed(method.__mro__):
+        if kind.__module__.startswith("lit_modules.") and "__init__" in vars(kind):
+            for name, each in inspect.signature(kind).parameters.items():
+                found[name] = list(each.default) if isinstance(each.default, tuple) else each.default
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stage", "method"),
+    [
+        ("behaviour_cloning", BehaviourCloning),
+        ("simulator", OffSim),
+        ("weighted_cloning", WeightedCloning),
+        ("dynamics_reward", DynamicsRewardGame),
+        ("policy", SimulatorSAC),
+    ],
+)
+def test_fit_trains_a_stage_as_train_does(stage: str, method: type) -> None:
+    ours: Any = OmegaConf.to_container(OmegaConf.load(CONFIGURATIONS / f"{stage}.yaml"))
+    theirs: Any = OmegaConf.to_container(load_configuration("hopper"))[stage]  # type: ignore[index, call-overload]
+    data = ours["data"]["init_args"]
+    assert ours["trainer"]["max_steps"] * data["batches_per_step"] == theirs["updates"]
+    settings = given(method) | ours["model"]["init_args"]
+    assert settings.get("decay_updates", theirs["updates"]) == theirs["updates"]
+    apart = {"compile"} | ({"proposal"} if stage == "simulator" else set())  # None: the same shares
+    assert {name: settings[name] for name in theirs["model"] if name not in apart} == {
+        name: value for name, value in theirs["model"].items() if name not in apart
+    }
+    for name in ("expert", "all"):
+        if f"{name}_rows" in theirs:
+            assert data["streams"][name] == theirs[f"{name}_rows"]
+
+
+def test_a_training_that_ends_before_its_rates_have_fallen_says_so(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.warns(
+        UserWarning, match=r"fall over 40,000 updates \(decay_updates\), and this training ends after 4:"
+    ):
+        assert command.main(words("behaviour_cloning", 2)) == 0
+    assert command.main([*words("simulator", 4), "--model.task=hopper"]) == 2
+    assert "the data has 2 observation features and 1 actions, task hopper has 11 and 3" in capsys.readouterr().err
+    assert command.main(words("simulator", 4)) == 0
+    with pytest.warns(UserWarning, match="before the actor has begun to learn .*: the policy stays as it was cloned"):
+        assert command.main(words("policy", 2)) == 0
+
+
+def test_last_is_found_where_a_logger_writes(workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lightning.pytorch")
+    logger = ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=elsewhere"]
+    assert command.main([*words("behaviour_cloning", 4), *logger]) == 0
+    assert list(Path("elsewhere").rglob("*.ckpt")) and not list(Path("runs").rglob("*.ckpt"))
+    assert command.main([*words("behaviour_cloning", 6), *logger, "--ckpt_path=last"]) == 0
+    assert "going on from elsewhere" in caplog.text

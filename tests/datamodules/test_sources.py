@@ -183,7 +183,7 @@ def missing_file(record: Any) -> None:
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (discrete_actions, "action space Discrete.* not supported"),
+        (discrete_actions, "action space Discrete.* not supported.* actions that are one of several"),
         (dictionary_observations, "observation space Dict.* not supported"),
         (picture_observations, "observation space Box.* not supported"),
         (damaged_metadata, "cannot read .*metadata.json"),

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 
 from lit_modules.behaviour_cloning import BehaviourCloning
 from lit_modules.compilation import compiler_at_hand
+from lit_modules.dynamics_reward import DynamicsRewardGame
 from lit_modules.forecasts import RecordedSteps
 from lit_modules.method import Conversation, Descend, Method
 from lit_modules.offline_ml_irl import OfflineMLIRL
@@ -23,6 +24,7 @@ from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 from zoo import Simulator
+from zoo.dynamics_reward import DynamicsReward
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
@@ -81,7 +83,7 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
     return module
 
 
-def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC, **settings: Any) -> Method:
+def simulator_file(folder: Path, seed: int) -> Path:
     simulator = Simulator(
         TransitionModel(SIZE, 2, members=2, hidden_sizes=(8,)),
         RewardModel(SIZE, 2, (8,)),
@@ -94,6 +96,11 @@ def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC
     simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, 2))
     path = folder / f"{seed}.safetensors"
     simulator.save(path)
+    return path
+
+
+def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC, **settings: Any) -> Method:
+    path = simulator_file(folder, seed)
     sizes: dict[str, Any] = {"starts": 10, "horizon": 3, "batch_size": 16, "refresh_every": 8}
     given = {name: value for name, value in {**sizes, **settings}.items() if value is not None}
     module = method(str(path), hidden_sizes=(8,), **given)
@@ -104,6 +111,21 @@ def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC
 
 def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
     return policy(folder, seed, OfflineMLIRL, reward_every=3, reward_hidden_sizes=(8,), **settings)
+
+
+def dynamics_reward(folder: Path, seed: int) -> Method:
+    """A snapshot after 6, 12 and 18 updates, of which the last two are kept; the model moves at every other."""
+    kept: dict[str, Any] = {"snapshots": 2, "kept_every": 6, "transition_every": 2, "adversarial_weight": 0.1}
+    return DynamicsRewardGame(SIZE, LOW, HIGH, str(simulator_file(folder, seed)), (8, 8), batch_size=16, **kept)
+
+
+def filtered(folder: Path, seed: int, **settings: Any) -> Method:
+    """Some of its roll-outs end where the dynamics reward is low."""
+    made = DynamicsReward(SIZE, 2, 2, (8,))
+    made.set_scale(torch.randn(50, 2 * SIZE + 2), torch.randn(50, 2 * SIZE + 2))
+    made.save(folder / f"{seed}-dynamics.safetensors")
+    file = str(folder / f"{seed}-dynamics.safetensors")
+    return policy(folder, seed, dynamics_reward=file, dynamics_threshold=0.6, candidates=3, **settings)
 
 
 def td3(folder: Path, seed: int, **settings: Any) -> Method:
@@ -147,7 +169,7 @@ def test_seeds_differ_in_what_holds_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo, dynamics_reward, filtered])
 def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], graphs: bool, tmp_path: Path) -> None:
     alone = build(make, tmp_path)
     logged_alone = []
@@ -190,7 +212,7 @@ def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path
     assert_same(trained[0][0], trained[1][0], (trained[0][1], trained[1][1]), 1e-4)
 
 
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
+@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo, dynamics_reward, filtered])
 def test_portions_of_updates_do_not_matter(make: Callable[..., Method], tmp_path: Path) -> None:
     """One Lightning step of 20 updates, or steps of 7, 7 and 6."""
     trained = []

@@ -21,6 +21,8 @@ from tests.lit_modules.test_equality import (
     attach,
     build,
     cloning,
+    dynamics_reward,
+    filtered,
     offsim,
     policy,
     policy_and_reward,
@@ -71,7 +73,7 @@ def watched(called: Callable[..., Any], checked: set[str]) -> Callable[..., Any]
     return checking
 
 
-ALL = pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo])
+ALL = pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo, dynamics_reward, filtered])
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

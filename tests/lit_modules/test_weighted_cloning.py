@@ -147,9 +147,9 @@ def test_what_comes_out_is_the_better_start_and_which_is_logged(steering: Any, c
     for below, at_least, weighted in ((1e3, 1e3, False), (1e3, 0.0, True), (None, 1e3, True)):
         settings = {"start_below": below, "return_at_least": at_least}
         module, data = cloning(steering, cloned_policy=cloned_policy, **settings)
-        assert module.better_start(data) is module.policy  # before there was any training
+        assert module.export(data) is module.policy  # before there was any training
         module.updates = 1
-        start = module.better_start(data)
+        start = module.export(data)
         assert (start is module.policy) is weighted
         logged = module.trainer.loggers[0].values
         assert logged["start/weighted"] == float(weighted) and logged["start/demonstrated"] > 0.0

@@ -271,3 +271,30 @@ def test_a_simulator_with_another_reward_than_a_learned_one_is_not_saved(simulat
     with pytest.raises(TypeError, match="no learned one"):
         simulator.save(tmp_path / "simulator.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+class EndsAtOnce(TerminationModel):
+    """Ends every episode; its ``kind`` is that of the one that ends none."""
+
+    def forward(self, next_observation: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(next_observation[..., 0], dtype=torch.bool)
+
+
+class Louder(RewardModel):
+    """Rewards that a file would not know to be larger."""
+
+    def raw(self, features: torch.Tensor) -> torch.Tensor:
+        return 5.0 * super().raw(features)
+
+
+def test_a_simulator_with_parts_of_ones_own_classes_is_not_saved_as_another(
+    simulator: Simulator, tmp_path: Path
+) -> None:
+    termination, reward = simulator.termination, simulator.reward
+    simulator.termination = EndsAtOnce()
+    with pytest.raises(TypeError, match="termination of this Simulator is a EndsAtOnce, a class of your own"):
+        simulator.save(tmp_path / "simulator.safetensors")
+    simulator.termination, simulator.reward = termination, Louder(**reward.config)
+    with pytest.raises(TypeError, match="is a Louder, no learned one"):
+        simulator.save(tmp_path / "simulator.safetensors")
+    assert not list(tmp_path.iterdir())

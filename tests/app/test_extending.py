@@ -1,0 +1,91 @@
+"""What docs/extending.md shows works as it stands."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app import main as command
+from zoo import Policy, get_task, tasks
+from zoo.tasks import Task, register_installed_tasks, register_task
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
+
+
+@pytest.fixture
+def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The page's programs as one module."""
+    programs = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "mylab.py").write_text("\n".join(programs))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    import mylab  # type: ignore[import-not-found]
+
+    yield mylab
+    del sys.modules["mylab"]
+
+
+def test_methods_of_ones_own_train(mylab: Any, fit_words: Callable[..., list[str]], tmp_path: Path) -> None:
+    for name, more in (("HuberCloning", ["--model.delta=0.05"]), ("LinearCloning", [])):
+        folder, exported = tmp_path / name, tmp_path / f"{name}.safetensors"
+        words = [word for word in fit_words(folder, 1) if name == "HuberCloning" or "hidden_sizes" not in word]
+        words[2:2] = [f"--model=mylab.{name}"]
+        words += [
+            *more,
+            "--trainer.max_steps=4",
+            "--trainer.val_check_interval=2",
+            f"--trainer.callbacks.init_args.path={exported}",
+        ]
+        assert command.main(words) == 0
+        assert Policy.load(exported).observation_size == 11
+        if more:
+            saved = torch.load(max(folder.rglob("*.ckpt")), weights_only=True)
+            assert saved["hyper_parameters"]["_class_path"] == "mylab.HuberCloning"
+            assert saved["hyper_parameters"]["delta"] == 0.05
+            assert command.main([*words, "--trainer.max_steps=6", "--ckpt_path=last"]) == 0
+
+
+def test_a_method_that_leaves_nothing_is_refused_before_it_trains(
+    mylab: Any, fit_words: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = (tmp_path / "mylab.py").read_text()
+    (tmp_path / "mylab.py").write_text(source.replace("def export(", "def other("))
+    words = [word for word in fit_words(tmp_path / "run", 1) if "hidden_sizes" not in word]
+    words[2:2] = ["--model=mylab.LinearCloning"]
+    del sys.modules["mylab"]
+    assert command.main([*words, "--trainer.max_steps=3"]) == 2
+    assert "LinearCloning says nowhere what its training leaves" in capsys.readouterr().err
+    import mylab  # noqa: F401 - the fixture takes it away again
+
+    assert not list((tmp_path / "run").rglob("*.ckpt"))
+
+
+def test_a_task_of_ones_own_is_known(mylab: Any) -> None:
+    assert get_task("swimmer") is mylab.SWIMMER
+    register_task(mylab.SWIMMER)  # once more changes nothing
+    other = Task(**{**vars(mylab.SWIMMER), "horizon": 7})
+    with pytest.raises(ValueError, match="there is a task 'swimmer' already"):
+        register_task(other)
+
+
+def test_tasks_of_installed_packages_are_known(mylab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    del tasks.TASKS["swimmer"]
+    found = [
+        EntryPoint("swimmer", "mylab:SWIMMER", "offsim.tasks"),
+        EntryPoint("broken", "mylab:NONE", "offsim.tasks"),
+        EntryPoint("policy", "mylab:Policy", "offsim.tasks"),
+    ]
+    monkeypatch.setattr(tasks, "entry_points", lambda group: found if group == "offsim.tasks" else [])
+    with pytest.warns(UserWarning) as warned:
+        register_installed_tasks()
+    assert get_task("swimmer") is mylab.SWIMMER
+    said = [str(each.message) for each in warned]
+    assert len(said) == 2 and "task 'broken' of an installed package is left out" in said[0]
+    assert "is a type, no zoo.tasks.Task" in said[1]
