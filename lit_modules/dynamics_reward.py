@@ -30,6 +30,7 @@ from datamodules.errors import DataError
 from lit_modules.diagnostics import spread
 from lit_modules.likelihood import weighted_likelihood
 from lit_modules.method import Conversation, Descend, Method
+from lit_modules.random_stream import RandomStream
 from lit_modules.ranges import refuse_outside
 from lit_modules.rows import bootstrap_weights, concatenate, require_streams
 from lit_modules.rows_per_update import refuse_too_few_for_members
@@ -135,7 +136,7 @@ class DynamicsRewardGame(Method):
         given = self.hparams
         logged: dict[str, Tensor] = {}
         for index in range(batch["all"].shape[0]):
-            drawn = self.draw(batch["all"][index])
+            drawn = self.draw(batch["all"][index][: given["batch_size"]], self.random)
             logged |= yield Descend(
                 "discriminator_objective", (drawn,), learning_rate=given["discriminator_learning_rate"]
             )
@@ -153,16 +154,16 @@ class DynamicsRewardGame(Method):
                 self._keep(self.updates // given["kept_every"] - 1)
         return logged
 
-    def draw(self, rows: TensorDict) -> dict[str, Tensor]:
+    def draw(self, rows: TensorDict, random: RandomStream) -> dict[str, Tensor]:
         """Recorded transitions ``(B, ...)``, and the random numbers of the model's own in their place."""
-        count = self.hparams["batch_size"]
+        count = len(rows)
         return {
-            "observation": rows["observation"][:count],
-            "action": rows["action"][:count],
-            "next_observation": rows["next", "observation"][:count],
-            "order": self.transition.deal(count, self.random.generator, self.random.device),
-            "noise": self.random.normal(count, self.transition.observation_size),
-            "share": self.random.uniform(count, 1),
+            "observation": rows["observation"],
+            "action": rows["action"],
+            "next_observation": rows["next", "observation"],
+            "order": self.transition.deal(count, random.generator, random.device),
+            "noise": random.normal(count, self.transition.observation_size),
+            "share": random.uniform(count, 1),
         }
 
     def deal(self, rows: TensorDict) -> dict[str, Tensor]:
@@ -244,16 +245,10 @@ class DynamicsRewardGame(Method):
     @torch.no_grad()
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         """Share of held-out transitions, recorded and the model's, that the discriminator tells apart."""
+        random = RandomStream(0, "validation")  # that of the training goes on as if there were no validation
+        random.place(self.device)
         for name, table in batch.items():
-            drawn = {
-                "observation": table["observation"],
-                "action": table["action"],
-                "next_observation": table["next", "observation"],
-                "order": self.transition.deal(len(table), self.random.generator, self.random.device),
-                "noise": self.random.normal(len(table), self.transition.observation_size),
-                "share": self.random.uniform(len(table), 1),
-            }
-            _, figures = self.discriminator_objective(drawn)
+            _, figures = self.discriminator_objective(self.draw(table, random))
             for figure in ("discriminator/loss", "discriminator/right"):
                 self.log(f"validation/{name}/{figure}", figures[figure], batch_size=len(table), sync_dist=True)
 

@@ -126,9 +126,13 @@ class Method(lightning.LightningModule):
 
     def _warn_of_another_length(self) -> None:
         """Say so if the training is shorter than the time over which its learning rates fall."""
-        planned, steps = self.hparams.get("decay_updates"), self.trainer.max_steps
-        updates = steps * self.trainer.datamodule.batches_per_step  # type: ignore[attr-defined]
-        if planned is not None and 0 <= updates < planned:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        # A data module of one's own need not say
+        planned, updates = (
+            self.hparams.get("decay_updates"),
+            self.trainer.max_steps * getattr(data, "batches_per_step", 0),
+        )
+        if planned is not None and 0 < updates < planned:
             warnings.warn(
                 f"learning rates fall over {planned:,} updates (decay_updates), and this training ends after "
                 f"{updates:,}{self.unlearned_until(updates)}: set decay_updates to trainer.max_steps times "

@@ -337,12 +337,7 @@ class SimulatorPolicy(ClonedStart):
 
     def unlearned_until(self, updates: int) -> str:
         waiting = self.hparams["critic_share"] * (self.hparams["decay_updates"] or 0)
-        if updates > waiting:
-            return ""
-        return f", before the actor has begun to learn (critic_share): the policy stays as it {self._began_as()}"
-
-    def _began_as(self) -> str:
-        return "was made" if self.hparams["cloned_policy"] is None else "was cloned"
+        return "" if updates > waiting else ", before the actor has begun to learn (critic_share)"
 
     def _keep_snapshot(self) -> Path | None:
         """Save what would come out now, when it is time; its file."""

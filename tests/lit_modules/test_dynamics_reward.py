@@ -88,7 +88,7 @@ def test_the_discriminators_loss_is_binary_cross_entropy(steering: Any) -> None:
     module = game(steering, gradient_penalty_weight=0.0)
     rows = steering.table(64)
     rows["row"] = torch.arange(64)
-    drawn = module.draw(rows)
+    drawn = module.draw(rows, module.random)
     loss, parts = module.discriminator_objective(drawn)
     following = module.sample(drawn).detach()
     logits = [
@@ -124,7 +124,7 @@ def test_the_model_is_drawn_towards_the_real_system_by_the_discriminator_alone(s
     module.hparams["adversarial_weight"] = 1.0
     rows = steering.table(64)
     rows["row"] = torch.arange(64)
-    loss, _ = module.transition_objective(module.draw(rows), module.deal(rows))
+    loss, _ = module.transition_objective(module.draw(rows, module.random), module.deal(rows))
     (gradient,) = torch.autograd.grad(loss, module.transition.network.layers[0].weight)
     assert float(gradient[1, 1, 0]) < -0.01  # what actions do is underrated by the second member
     assert abs(float(gradient[0, 1, 0])) < abs(float(gradient[1, 1, 0]))
@@ -138,7 +138,7 @@ def test_likelihood_is_that_of_each_members_own_rows(steering: Any) -> None:
     dealt = module.deal(rows)
     assert dealt["observation"].shape == (2, 31, 1) and dealt["weight"].shape == (2, 31)
     torch.testing.assert_close(dealt["observation"][1], rows["observation"][31:62])
-    _, parts = module.transition_objective(module.draw(rows), dealt)
+    _, parts = module.transition_objective(module.draw(rows, module.random), dealt)
     wrong = (RIGHT - WRONG) * dealt["action"][1]
     assert float(parts["transition/squared_error"]) == pytest.approx(0.5 * float(wrong.square().mean()), rel=1e-4)
 
