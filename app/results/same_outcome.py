@@ -29,7 +29,8 @@ def row_of(run: Run, known: Mapping[str, Row]) -> Row | None:
     if not {"simulator", "policy"} <= {*run.configuration.stages} or not run.configuration.data.diverse:
         return None
     with_it = STAGE in run.configuration.stages
-    row = known.get(_with_stages(run, [name for name in STAGES if not (with_it and name == STAGE)]).key)
+    others = {*run.configuration.stages} ^ {STAGE}
+    row = known.get(_with_stages(run, [name for name in STAGES if name in others]).key)
     below = run.configuration[STAGE].model.start_below
     if row is None or not (_does_well(row, below) if with_it else _started_from_cloned(row)):
         return None
