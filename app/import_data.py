@@ -91,6 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     interval = usual_interval(logs)  # one for all, as steps are
     episodes = [episode for log in logs for episode in episodes_of(log, interval)]
     del logs
+    if not episodes:
+        raise UserError("no log has a row that follows another, so there is no step: give logs of two rows and more")
     _refuse_differing(episodes)
     features = {
         name: _feature_names(arguments.files[0], given, getattr(episodes[0], name).shape[1])

@@ -14,17 +14,38 @@ from app.log_parts import Rows, gaps, whole_parts
 from app.tables import Layout, Log, finite, read_log
 from zoo.episodes import Episode
 
+ENOUGH = 5  # intervals of a log that its own usual one is known from
+SAME = 0.05  # share by which that may differ from the one of all logs
+
 
 def read_episodes(path: Path, layout: Layout) -> list[Episode]:
     """The episodes of one file, see :func:`episodes_of`."""
     log = read_log(path, layout)
-    return episodes_of(log, usual_interval([log]))
+    found = episodes_of(log, usual_interval([log]))
+    if not found:
+        raise UserError(f"{path}: none of its rows follows another: repair it")
+    return found
 
 
 def usual_interval(logs: Sequence[Log]) -> float:
-    """Median time from one row of an episode to the next, over all logs; NaN if no times are told."""
-    intervals = np.concatenate([np.zeros(0), *(each for log in logs for each in log.intervals)])
-    return float(np.median(intervals)) if len(intervals) else math.nan
+    """Median time from one row of an episode to the next, over all logs; NaN if no times are told.
+
+    Raises:
+        UserError: naming a log whose own is another.
+    """
+    every = [np.concatenate([np.zeros(0), *log.intervals]) for log in logs]
+    intervals = np.concatenate([np.zeros(0), *every])
+    if not len(intervals):
+        return math.nan
+    usual = float(np.median(intervals))
+    known = [(float(np.median(own)), log.path) for log, own in zip(logs, every, strict=True) if len(own) >= ENOUGH]
+    shortest, longest = min(known, default=(usual, None)), max(known, default=(usual, None))
+    if longest[0] - shortest[0] > SAME * usual:
+        raise UserError(
+            f"{longest[1]}: its rows follow one another after {longest[0]:.4g}, those of {shortest[1]} after "
+            f"{shortest[0]:.4g}: a step has to be of one length, so bring all logs to equal intervals first"
+        )
+    return usual
 
 
 def episodes_of(log: Log, interval: float) -> list[Episode]:
@@ -33,6 +54,9 @@ def episodes_of(log: Log, interval: float) -> list[Episode]:
     Args:
         log: as it was read.
         interval: time from one row to the next, see :func:`usual_interval`.
+
+    Returns:
+        Them; none, with a warning, if no row follows another.
 
     Raises:
         UserError: naming what cannot be used.
@@ -47,7 +71,7 @@ def episodes_of(log: Log, interval: float) -> list[Episode]:
     found: list[Episode] = []
     used = 0
     for index, (rows, gap) in enumerate(zip(log.episodes, apart, strict=True)):
-        if len(rows) < least:
+        if len(rows) < least and log.layout.episode:
             raise UserError(
                 f"{log.where(index)}: one row is no step: an episode has at least two, a state and the one that follows"
             )
@@ -56,7 +80,11 @@ def episodes_of(log: Log, interval: float) -> list[Episode]:
         found += [_episode(log, index, part) for part in parts]
         used += sum(map(len, parts))
     if not found:
-        raise UserError(f"{log.path}: none of its rows follows another: leave it out, or repair it")
+        warnings.warn(
+            f"{log.path} is left out: none of its rows follows another, and a step takes a state and the one after it",
+            stacklevel=2,
+        )
+        return []
     _tell_of_missing(log, found, used)
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from app.errors import UserError
 
 Column = NDArray[Any]
 TABLES = (".csv", ".tsv")
-TRUTH = {"true": "1", "false": "0"}
+TRUTH = {"true": "1", "false": "0", "on": "1", "off": "0"}
+MOST_WORDS = 0.5  # share of a column beyond which it is none of numbers
 DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 
 
@@ -37,7 +39,7 @@ def read_columns(path: Path) -> Mapping[str, Column]:
         raise UserError(f"{path} is no .csv, .tsv or .npz file: write the log as one of these")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            delimiter = "\t" if kind == ".tsv" else _delimiter(file.readline())
+            delimiter = "\t" if kind == ".tsv" else _delimiter(file.readline(), file.readline())
             file.seek(0)
             rows = list(csv.reader(file, delimiter=delimiter))
     except UnicodeDecodeError as error:
@@ -75,8 +77,16 @@ def column(path: Path, columns: Mapping[str, Column], name: str) -> Column:
     return columns[name]
 
 
-def numbers(path: Path, columns: Mapping[str, Column], names: Sequence[str]) -> NDArray[np.float64]:
+def numbers(
+    path: Path, columns: Mapping[str, Column], names: Sequence[str], words: bool = False
+) -> NDArray[np.float64]:
     """Columns as numbers, ``(T, features)``; not a number where a cell is empty.
+
+    Args:
+        path: of the file.
+        columns: of it.
+        names: of those that are wanted.
+        words: whether cells that hold something else are no numbers either, with a warning, as long as most are.
 
     Raises:
         UserError: if a cell holds something else.
@@ -89,7 +99,7 @@ def numbers(path: Path, columns: Mapping[str, Column], names: Sequence[str]) -> 
         try:
             found = values.astype(np.float64)
         except ValueError:
-            found = _readable(path, name, values)
+            found = _readable(path, name, values, words)
         parts.append(found.reshape(len(values), -1))
     return np.concatenate(parts, axis=1)
 
@@ -100,7 +110,7 @@ def place(path: Path, row: int) -> str:
     return f"{path}, row {row + 1}{line}"
 
 
-def _readable(path: Path, name: str, texts: Column) -> NDArray[np.float64]:
+def _readable(path: Path, name: str, texts: Column, words: bool) -> NDArray[np.float64]:
     """Texts as numbers, where empty cells are not a number, and truth values are 1 and 0."""
     lowered = np.char.lower(np.char.strip(texts))
     found = np.where(lowered == "", "nan", texts)
@@ -109,8 +119,19 @@ def _readable(path: Path, name: str, texts: Column) -> NDArray[np.float64]:
     try:
         return found.astype(np.float64)
     except ValueError:
-        row = next(index for index, cell in enumerate(found) if not _is_number(cell))
-        raise UserError(f"{place(path, row)}: {name} is {str(texts[row])!r}, which is no number") from None
+        others = np.array([not _is_number(cell) for cell in found])
+        row = int(others.argmax())
+        if words and others.sum() <= MOST_WORDS * len(others):
+            warnings.warn(
+                f"{path}: {others.sum()} of {len(others)} cells of {name} hold no number, such as "
+                f"{str(texts[row])!r}: taken for missing",
+                stacklevel=2,
+            )
+            return np.where(others, "nan", found).astype(np.float64)
+        raise UserError(
+            f"{place(path, row)}: {name} is {str(texts[row])!r}, which is no number: repair it, or have such cells "
+            "taken for missing with --missing split"
+        ) from None
 
 
 def _is_number(cells: Any) -> bool:
@@ -121,8 +142,14 @@ def _is_number(cells: Any) -> bool:
     return True
 
 
-def _delimiter(header: str) -> str:
-    return ";" if ";" in header and "," not in header else ","
+def _delimiter(header: str, row: str) -> str:
+    """The one by which a header and the row below it have as many cells, the more the better."""
+
+    def cells(delimiter: str) -> tuple[bool, int]:
+        first, second = (len(next(csv.reader([line], delimiter=delimiter), [])) for line in (header, row))
+        return first == second, first
+
+    return max((",", ";"), key=cells)
 
 
 def _with_point(cell: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ Rows = NDArray[np.intp]
 Times = NDArray[np.float64]
 GAP = 1.5  # times the usual interval between rows, beyond which rows are missing
 DIGITS = re.compile(r"(19|20)\d{10}(\d{2})?")  # dates such as 202405011200 and 20240501120000
+JITTER = 0.1  # share of it by which an interval may differ and nothing is said
 FEW_GAPS = 0.1  # share of the intervals; with more of them a log has no steps of one length
 
 
@@ -95,6 +97,15 @@ def gaps(path: Path, intervals: Sequence[Times], usual: float) -> list[NDArray[n
             f"{path}: {others.mean():.0%} of its rows follow one another after another time than the usual "
             f"{usual:.4g}, after {every.min():.4g} to {every.max():.4g}: a step has to be of one length, so bring all "
             "logs to equal intervals first"
+        )
+    within = every[~others]
+    apart = np.abs(within - usual) > JITTER * usual
+    if apart.sum() > FEW_GAPS * len(within):
+        warnings.warn(
+            f"{path}: rows follow one another after {within.min():.4g} to {within.max():.4g}, usually {usual:.4g}; "
+            "every step is taken for one of that length, so a simulator takes what differs for chance: bring logs to "
+            "equal intervals first if that is much",
+            stacklevel=2,
         )
     return uneven
 

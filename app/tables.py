@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,8 +117,9 @@ def read_log(path: Path, layout: Layout) -> Log:
     columns = read_columns(path)
     _refuse_other_shapes(path, columns, layout)
     _refuse_unnamed_episodes(path, columns, layout)
-    observations, actions = (numbers(path, columns, names) for names in (layout.observations, layout.actions))
-    following = numbers(path, columns, layout.next_observations) if layout.next_observations else None
+    split = layout.missing == "split"
+    observations, actions = (numbers(path, columns, names, split) for names in (layout.observations, layout.actions))
+    following = numbers(path, columns, layout.next_observations, split) if layout.next_observations else None
     if following is not None and following.shape != observations.shape:
         raise UserError(
             f"{path}: states have {observations.shape[1]} features, the states that follow {following.shape[1]}: "
@@ -133,7 +135,27 @@ def read_log(path: Path, layout: Layout) -> Log:
     ended = np.nan_to_num(ends[:, 0]) != 0
     log = Log(path, layout, observations, actions, following, rewards[:, 0], ended, names, episodes, times)
     _refuse_missing(log, columns, finite(ends))
+    _warn_of_precision(log, columns)
     return log
+
+
+def _warn_of_precision(log: Log, columns: Mapping[str, Column]) -> None:
+    """Say so where single precision, in which datasets hold states, cannot tell a feature's steps apart."""
+    position = 0
+    for name in log.layout.observations:
+        width = columns[name].reshape(len(columns[name]), -1).shape[1]
+        values = log.observations[:, position : position + width]
+        position += width
+        largest = np.nanmax(np.abs(values), initial=0.0)
+        changes = np.abs(np.diff(values, axis=0))
+        usual = np.median(changes[changes > 0.0]) if (changes > 0.0).any() else np.inf
+        told_apart = float(np.spacing(np.float32(largest)))
+        if usual < 4.0 * told_apart:
+            warnings.warn(
+                f"{log.path}: {name} changes by {usual:.3g} from row to row and is as large as {largest:.3g}, where "
+                f"single precision tells {told_apart:.3g} apart: take its first value off, or leave it out",
+                stacklevel=2,
+            )
 
 
 def finite(values: NDArray[np.float64]) -> NDArray[np.bool_]:

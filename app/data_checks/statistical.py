@@ -18,7 +18,9 @@ CLOCK = "a clock among the observations"
 RIDGE = 1e-3  # of the linear forecasts that find shifted actions
 SHIFT_GAIN = 0.12  # share of the unexplained change that a shift has to explain before it is believed
 SHIFT_DIFFERENCE = 0.01  # share of all change, likewise: of what is known nearly exactly a share means nothing
+BEFORE_ADDS = 0.15  # share of what the next action leaves unexplained that the row's own explains, if that one drives
 REACTION = 0.98  # share of the actions that follow linearly from the row's own observation, above which they are known
+FEWEST = 10  # steps, below which everything looks like a clock, a copy or another unit
 SHIFT_ROWS = 20_000
 
 
@@ -60,6 +62,9 @@ def broken_episodes(source: Source, episodes: Sequence[Recorded]) -> tuple[list[
 
 def statistical(source: Source, episodes: Sequence[Recorded], rows: Transitions) -> list[Finding]:
     """Every check that needs no task; ``rows`` are those of the whole episodes."""
+    if len(rows) < FEWEST:
+        text = f"{len(rows)} steps are too few to judge more by than bounds"
+        return [*_outside_bounds(source, rows), Finding("few steps", NOTE, text)]
     return [
         *_outside_bounds(source, rows),
         *_constant(source, rows),
@@ -193,19 +198,23 @@ def _early_ends(rows: Transitions) -> list[Finding]:
 def _shifted(rows: Transitions) -> list[Finding]:
     """Whether the action of the row before, or after, forecasts the change of the observation better.
 
-    That of the row after does so a little in good data as well, where an expert without noise reacts to what it sees
-    next: by a tenth on Ant, while a shift makes a difference of an eighth to a half, where the actions are noisy. A
-    linear controller without noise tells by its next action exactly what it sees next, so of that nothing is said.
+    That of the row after does so in good data as well, where a controller reacts to what it sees next: an expert
+    without noise by a tenth on Ant, a controller that follows a setpoint by more than its own action does. But an
+    action before the one that drives the change adds nothing to it, and in good data the row's own does add to the
+    next. A linear controller without noise tells by its next action exactly what it sees next, so of that nothing is
+    said.
     """
     inner = np.flatnonzero((rows.step >= 1) & (rows.step < rows.length - 1))
     if len(inner) < 10 * (rows.observation.shape[1] + rows.action.shape[1]):
         return []
     inner = inner[np.linspace(0, len(inner) - 1, min(SHIFT_ROWS, len(inner))).astype(int)]
-    left = {shift: _unexplained(rows, inner, inner + shift) for shift in (-1, 0, 1)}
+    left = {shift: _unexplained(rows, inner, shift) for shift in (-1, 0, 1)}
     best = min(left, key=lambda shift: left[shift])
     if left[0] - left[best] < max(SHIFT_GAIN * left[0], SHIFT_DIFFERENCE):
         return []
     if best > 0 and 1.0 - _linear_rest(rows.observation[inner], rows.action[inner]) > REACTION:
+        return []
+    if best > 0 and left[best] - _unexplained(rows, inner, best, 0) > BEFORE_ADDS * left[best]:
         return []
     beside = "next" if best > 0 else "previous"
     text = (
@@ -215,9 +224,9 @@ def _shifted(rows: Transitions) -> list[Finding]:
     return [Finding("shifted actions", NOTE, text, "shifted actions", best)]
 
 
-def _unexplained(rows: Transitions, at: Array, actions_at: Array) -> float:
-    """Share of the change of the observation that no linear function of observation and action explains."""
-    inputs = np.concatenate([rows.observation[at], rows.action[actions_at]], axis=1)
+def _unexplained(rows: Transitions, at: Array, *shifts: int) -> float:
+    """Share of the change of the observation that no linear function of it and of actions so many rows on explains."""
+    inputs = np.concatenate([rows.observation[at], *(rows.action[at + shift] for shift in shifts)], axis=1)
     return _linear_rest(inputs, rows.following[at] - rows.observation[at])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -171,8 +172,55 @@ def test_steps_of_all_files_are_of_one_length(root: Path, capsys: pytest.Capture
     for names in (("one", "two", "slow"), ("other", "one")):  # whichever is first, most rows decide
         assert imports(*names) == 2
         told = capsys.readouterr().err
-        assert f"{'slow' if 'slow' in names else 'other'}.csv: 100% of its rows follow one another" in told
-        assert "after another time than the usual 0.5, after 2 to 2" in told
+        if "slow" in names:
+            assert "slow.csv: its rows follow one another after 2, those of " in told
+        else:  # too few to have a usual time of its own
+            assert "other.csv: 100% of its rows follow one another after another time than the usual 0.5" in told
+
+
+def test_logs_whose_steps_differ_a_little_are_told_apart(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    for name, times in (
+        ("five", 5.0 * np.arange(20)),
+        ("six", 5.4 * np.arange(20)),
+        ("shaken", 5.0 * np.arange(20) + random.uniform(-0.9, 0.9, 20)),
+        ("even", 5.0 * np.arange(20) + random.uniform(-0.1, 0.1, 20)),
+    ):
+        rows = [f"{time},{index % 7},{index % 3}" for index, time in enumerate(times)]
+        (root / f"{name}.csv").write_text("\n".join(["seconds,level,valve", *rows]))
+
+    def imports(*names: str) -> int:
+        files = [str(root / f"{name}.csv") for name in names]
+        words = ["--observations", "level", "--actions", "valve", "--time", "seconds"]
+        return command.main(["import", *files, "--id", f"tank/{names[-1]}-v0", *words])
+
+    assert imports("five", "six") == 2
+    assert "bring all logs to equal intervals first" in capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert imports("five", "even") == 0
+    with pytest.warns(UserWarning, match="usually 5; every step is taken for one of that length"):
+        assert imports("five", "shaken") == 0
+
+
+def test_what_no_step_can_be_taken_from_is_left_out(root: Path) -> None:
+    table = "level,valve\n" + "\n".join(f"{row % 7},{row % 3}" for row in range(20))
+    (root / "good.csv").write_text(table)
+    (root / "one.csv").write_text("level,valve\n1,2\n")
+    words = ["--observations", "level", "--actions", "valve"]
+    with pytest.warns(UserWarning, match="one.csv is left out: none of its rows follows another"):
+        files = [str(root / "one.csv"), str(root / "good.csv")]
+        assert command.main(["import", *files, "--id", "tank/good-v0", *words]) == 0
+    with pytest.warns(UserWarning, match="is left out"):
+        assert command.main(["import", str(root / "one.csv"), "--id", "tank/one-v0", *words]) == 2
+
+
+def test_a_counter_that_single_precision_cannot_follow_is_told(root: Path) -> None:
+    table = "\n".join(f"{123_000_000 + 0.2 * row},{row % 3}" for row in range(20))
+    (root / "total.csv").write_text("volume,valve\n" + table)
+    words = ["--observations", "volume", "--actions", "valve"]
+    with pytest.warns(UserWarning, match="volume changes by 0.2 from row to row .* single precision tells 8 apart"):
+        command.main(["import", str(root / "total.csv"), "--id", "tank/total-v0", *words])
 
 
 def test_an_import_into_another_root_is_checked_there(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -292,3 +292,32 @@ def test_a_log_with_any_bytes_in_it_is_read_or_refused(tmp_path: Path, place: in
         assert all(np.isfinite(episode.observations).all() for episode in read_episodes(path, RUNS))
     except UserError as error:
         assert str(path) in str(error)
+
+
+def test_words_in_the_place_of_numbers_are_missing_where_episodes_may_be_split(log: Path) -> None:
+    log.write_text(TABLE.replace("2,20", "2,Bad Input", 1))
+    with pytest.raises(UserError, match="flow is 'Bad Input', which is no number: repair it, or have such cells taken"):
+        read_episodes(log, RUNS)
+    split = Layout(**{**vars(RUNS), "missing": "split"})
+    with pytest.warns(UserWarning) as warned:
+        episodes = read_episodes(log, split)
+    assert "1 of 5 cells of flow hold no number, such as 'Bad Input': taken for missing" in str(warned[0].message)
+    assert [len(each) for each in episodes] == [1]
+    log.write_text(TABLE.replace("20,", "x,", 1).replace("30,", "x,", 1).replace("40,", "x,", 1))
+    with pytest.raises(UserError, match="which is no number"):  # more words than numbers: another column was meant
+        read_episodes(log, split)
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        ("level [m, abs];flow;valve\n0,5;1,5;0\n1,5;2,5;1\n", 0.5),
+        ("level;flow;valve\n0,5;1,5;off\n1,5;2,5;ON\n", 0.5),
+        ('"level; m",flow,valve\n0.5,1.5,0\n1.5,2.5,1\n', 0.5),
+    ],
+)
+def test_what_is_between_cells_is_what_header_and_rows_agree_on(log: Path, text: str, level: float) -> None:
+    log.write_text(text)
+    name = text.split("\n")[0].split(";flow")[0].split(",flow")[0].strip('"')
+    (episode,) = read_episodes(log, Layout(observations=[name, "flow"], actions=["valve"]))
+    assert episode.observations.tolist() == [[level, 1.5], [1.5, 2.5]]

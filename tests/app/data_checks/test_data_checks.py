@@ -372,6 +372,25 @@ def test_a_linear_controller_without_noise_is_not_taken_for_a_shift(
     assert check(write(episodes, None, bound=10.0), tmp_path) == {}
 
 
+def test_a_controller_that_follows_a_setpoint_is_not_taken_for_a_shift(
+    write: Callable[..., str], tmp_path: Path
+) -> None:
+    """Its next action tells the new setpoint, more than its own tells of the level."""
+    random = np.random.default_rng(0)
+    episodes = []
+    for number in range(20):
+        level, setpoint, total, states, actions = 0.5, 0.5, 0.0, [], []
+        for step in range(101):
+            setpoint = random.uniform(0.2, 0.8) if step % 20 == 10 else setpoint
+            states.append(np.array([setpoint, level]) + 0.002 * random.normal(size=2))
+            total += 0.02 * (setpoint - level)
+            actions.append(np.clip(np.array([0.5 + 2.0 * (setpoint - level) + total]), 0.0, 1.0))
+            level += 0.1 * (actions[-1][0] - np.sqrt(max(level, 0.0)) * 0.7)
+        ends = np.arange(100) == 99
+        episodes.append(Recorded(number, np.array(states), np.array(actions[:-1]), np.zeros(100), ends & False, ends))
+    assert check(write(episodes, None), tmp_path) == {}
+
+
 def test_data_of_another_system_and_of_another_version(
     write: Callable[..., str], hopper: list[Recorded], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
