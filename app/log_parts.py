@@ -74,7 +74,7 @@ def in_order(path: Path, times: Times, episodes: Sequence[Rows]) -> list[Rows]:
             first, second = int(rows[same[0]]), int(rows[same[0] + 1])
             raise UserError(
                 f"{place(path, second)}: it is of the same time as row {first + 1}: keep one of them, or write "
-                "times as finely as rows follow one another"
+                "times as finely as rows follow one another, and with their zone where clocks are put back"
             )
     return ordered
 

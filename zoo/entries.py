@@ -72,6 +72,8 @@ def find_entry(text: str, there: Mapping[EntryId, Path] | None = None) -> tuple[
     if entry in there:
         return entry, there[entry]
     near = difflib.get_close_matches(text, [str(each) for each in there], n=3, cutoff=0.3)
+    if Path(text).is_dir():
+        raise ModelFileError(f"{text} is a folder and no entry of the zoo: `offsim report {text}` shows a run")
     hint = f"did you mean {' or '.join(near)}?" if near else f"it holds {', '.join(map(str, there)) or 'nothing yet'}"
     raise ModelFileError(f"no entry {text} in the zoo: {hint}")
 

@@ -43,23 +43,24 @@ def forecasts(figures: Mapping[str, Any], kind: str, where: str) -> str:
     # Where states hardly differ yet, noise of measurements alone may be half of that. Where they do, a forecast that
     # fails is wrong, and a later one that holds does so by luck.
     if not held or any(apart > STILL * held[-1][2] for _, _, apart in before):
-        return f"Its forecasts say little {where}, even for {_steps(measured[0][0])}."
+        return f"Its forecasts say little {where}, even for {in_steps(measured[0][0])}."
     if wrong == len(measured):
-        said = f"Its forecasts hold for at least {_steps(held[-1][0])} {where}."
+        said = f"Its forecasts hold for at least {in_steps(held[-1][0])} {where}."
     else:
         said = (
-            f"Its forecasts hold for {_steps(held[-1][0])} {where}; after {measured[wrong][0]} they are off by half of "
-            "what states differ, or more."
+            f"Its forecasts hold for {in_steps(held[-1][0])} {where}; after {measured[wrong][0]} they are off by half "
+            "of what states differ, or more."
         )
     if not before:
         return said
     return (
-        f"{said} After {_steps(before[-1][0])} they are still off by half of what states differ, or more, but states "
+        f"{said} After {in_steps(before[-1][0])} they are still off by half of what states differ, or more, but states "
         "hardly differ by then: noise of measurements may be as much."
     )
 
 
-def _steps(count: int) -> str:
+def in_steps(count: int) -> str:
+    """Such as ``1 step``."""
     return "1 step" if count == 1 else f"{count} steps"
 
 

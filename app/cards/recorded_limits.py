@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from app.cards.limits import GUESS, coverages, ends, forecasts, promise
+from app.cards.limits import GUESS, coverages, ends, forecasts, in_steps, promise
 
 FAR = 2.0  # medians of the training data's uncertainty from which a policy is where little data is
 TELLS = 0.9  # share of pairs from which a reward knows demonstrations from other data
+ONE_OF_MANY = 0.8  # share of the squared errors that is of one feature, from which it is named
+SEEN = 0.05  # deviations that a feature's forecast has to be off by
 SAME = 0.1  # half action ranges, root mean square, below which logged actions are the policy's own
 
 
@@ -19,7 +22,11 @@ def recorded_limits(figures: Mapping[str, Any]) -> list[str]:
     known = [name for name, each in recordings.items() if each["trained_on"]]
     return [
         *(f"It was trained on {name}: what it says there is better than what it knows." for name in known),
-        *(forecasts(figures, name, where) for name, where in wheres.items()),
+        *(
+            sentence
+            for name, where in wheres.items()
+            for sentence in (forecasts(figures, name, where), *_unforeseen(figures["features"], name))
+        ),
         *coverages(figures["coverage"], wheres),
         *ends(figures["termination"]),
         *_preference(figures["preference"]),
@@ -27,6 +34,27 @@ def recorded_limits(figures: Mapping[str, Any]) -> list[str]:
         *_tried(recordings, figures["policy"]["learned_reward"]),
         GUESS,
     ]
+
+
+def _unforeseen(features: Mapping[str, Any], name: str) -> list[str]:
+    """The one feature that the errors of forecasts are of, if there is one."""
+    for step, errors in zip(features["steps"], features["error"][name], strict=True):
+        squared = {
+            feature: (error / deviation) ** 2
+            for feature, error, deviation in zip(features["names"], errors, features["deviation"], strict=True)
+            if error is not None and deviation > 0.0
+        }
+        worst = max(squared, key=lambda feature: squared[feature], default="")
+        others = [value for feature, value in squared.items() if feature != worst]
+        if not others or squared[worst] < ONE_OF_MANY * sum(squared.values()) or squared[worst] < SEEN**2:
+            continue
+        rest = math.sqrt(sum(others) / len(others))
+        return [
+            f"Most of its error there is that of {worst}: after {in_steps(step)} it is off by "
+            f"{math.sqrt(squared[worst]):.2g} deviations of its own, the others by {rest:.2g}. What is set from "
+            "outside, as setpoints and disturbances are, cannot be foreseen."
+        ]
+    return []
 
 
 def _preference(preference: float | None) -> list[str]:

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 import warnings
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,7 @@ FIGURES: dict[str, Any] = {
     "no_change_error": {DEMONSTRATIONS: [0.5, 1.0], OTHERS: [0.5, 1.0]},
     "coverage": {DEMONSTRATIONS: {"50%": 0.5, "90%": 0.7}, OTHERS: {"50%": 0.5, "90%": 0.9}},
     "termination": {"ends": 0, "learned": False, "simulator": {"precision": None, "recall": None}},
+    "features": {"names": [], "deviation": [], "steps": [], "error": defaultdict(list)},
     "preference": 0.97,
     "policy": {"uncertainty": 0.8, "learned_reward": 1.0},
 }
@@ -147,6 +149,23 @@ def test_sentences_follow_from_the_figures() -> None:
     assert "It was trained on plant/new-v0" in said
     assert "acts as plant/new-v0 did" not in said and "plant/new-v0 pays" not in said
     assert "Its policy was not tried in the real system" in said
+
+
+def test_the_feature_that_is_not_foreseen_is_named() -> None:
+    figures = copy.deepcopy(FIGURES)
+    figures["features"] = {
+        "names": ["setpoint", "level", "flow", "constant"],
+        "deviation": [2.0, 10.0, 0.1, 0.0],
+        "steps": [1, 20],
+        "error": {
+            DEMONSTRATIONS: [[0.4, 0.1, 0.002, 0.0], [1.0, 5.0, 0.05, 0.0]],
+            OTHERS: [[None] * 4, [1.0, 5.0, 0.05, 0.0]],
+        },
+    }
+    said = recorded_limits(figures)
+    (sentence,) = (each for each in said if "Most of its error" in each)
+    assert said.index(sentence) == 1
+    assert "that of setpoint: after 1 step it is off by 0.2 deviations of its own, the others by 0.016." in sentence
 
 
 def test_what_is_paid_on_is_named() -> None:
