@@ -202,7 +202,11 @@ def _told(card: Path, sentences: list[str]) -> None:
 def export_entry(arguments: argparse.Namespace) -> None:
     """Write the ONNX file, and say how close it is."""
     refuse_unwritable_file(arguments.file)
-    worst = export_policy(load_policy(arguments.what), arguments.file)
+    try:
+        simulator = load(arguments.what)
+    except ModelFileError:  # a policy alone
+        simulator = None
+    worst = export_policy(load_policy(arguments.what), arguments.file, simulator)
     print(f"{arguments.file}: observation (N, D) to action (N, A), float32; within {worst:.1e} of half an action range")
 
 

@@ -185,6 +185,14 @@ def test_an_exported_policy_acts_the_same_without_pytorch(finished: Path, tmp_pa
         (actions,) = session.run(None, {"observation": rows})
         np.testing.assert_allclose(actions, policy.act(torch.from_numpy(rows)).numpy(), atol=1e-5)
     assert [each.name for each in path.parent.iterdir()] == ["policy.onnx"]
+    told = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
+    assert told["observation_names"][0] == "height (m)" and len(told["observation_names"]) == 11
+    assert told["action_low"] == [-1.0] * 3 and told["action_high"] == [1.0] * 3
+    alone = tmp_path / "alone.safetensors"
+    shutil.copy(finished / "policy.safetensors", alone)
+    assert zoo("export", alone, "--to", path) == 0
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert "observation_names" not in session.get_modelmeta().custom_metadata_map
 
 
 def test_an_export_that_would_act_otherwise_is_not_written(

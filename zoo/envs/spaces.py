@@ -8,6 +8,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from zoo.simulator import Simulator
+from zoo.tasks import TASKS
 
 Space: TypeAlias = "Box[Any]"  # generic in newer Gymnasium alone
 
@@ -21,3 +22,10 @@ def action_space(simulator: Simulator) -> Space:
     """The bounds of the real system's actions."""
     low, high = (np.array(bound, dtype=np.float32) for bound in (simulator.action_low, simulator.action_high))
     return Box(low, high, dtype=np.float32)
+
+
+def observation_names(simulator: Simulator) -> tuple[str, ...]:
+    """Names of the features of an observation, as the task or the data has them; none if they are not known."""
+    if simulator.observation_names or simulator.task not in TASKS:
+        return simulator.observation_names
+    return TASKS[simulator.task].observation_names

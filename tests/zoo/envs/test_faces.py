@@ -467,3 +467,11 @@ print([many.step(many.action_space.sample())[3].tolist() for _ in range(2)], typ
         "[False, False, False, True] OffSim/Simulator-v0",
         "[[False, False, False], [True, True, True]] SimulatorVectorEnv",
     ], done.stderr
+
+
+def test_features_have_the_names_of_task_or_data(make: Any) -> None:
+    for env in (SimulatorEnv(make()), SimulatorVectorEnv(make(), 2)):
+        assert env.observation_names[0] == "height (m)" and env.action_names == ()
+    own = SimulatorEnv(make(task=None, horizon=5, observation_names=tuple("abcdefghijk"), action_names=("x", "y", "z")))
+    assert own.observation_names == tuple("abcdefghijk") and own.action_names == ("x", "y", "z")
+    assert SimulatorEnv(make(task=None, horizon=5)).observation_names == ()
