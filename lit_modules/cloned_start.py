@@ -71,9 +71,9 @@ class ClonedStart(PolicyRollOuts, ABC):
         if self.loosened:  # it fails
             share = earned / demonstrated * 1000.0 // 1.0 / 1000.0  # down, so that it does not read as what it is below
             warnings.warn(
-                f"the cloned policy has {share:.3f} of what the demonstrations have in the Simulator, "
-                f"less than {below:g} (loosen_below): the policy is held to it by {loosened:g} of the usual weights "
-                "(loosened_hold)",
+                f"the policy that training starts from has {share:.3f} of what the demonstrations have in the "
+                f"Simulator, less than {below:g} (loosen_below): the policy is held to it by {loosened:g} of the usual "
+                "weights (loosened_hold)",
                 stacklevel=2,
             )
         elif self._lets_go(data):
