@@ -33,7 +33,7 @@ from lit_modules.simulator_ppo import SimulatorPPO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 from lit_modules.weighted_cloning import WeightedCloning
-from zoo.tasks import TASKS
+from zoo.tasks import TASKS, is_known
 
 DEFAULTS = "defaults"
 FULL = "full"
@@ -368,7 +368,7 @@ def _refuse_too_few(stage: str, configuration: DictConfig, method: type, refuse:
 def _refuse_without_task(configuration: DictConfig) -> None:
     """Refuse what only a known task has, where there is none; and tasks that do not exist."""
     if configuration.task is not None:
-        if configuration.task not in TASKS:
+        if not is_known(configuration.task):
             raise UserError(
                 f"unknown task {configuration.task!r}: known are {', '.join(sorted(TASKS))}; null stands for a system "
                 "of your own"

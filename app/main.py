@@ -64,7 +64,10 @@ def build_parser(word: str | None = None) -> argparse.ArgumentParser:
             name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
         )
         if name == word:
-            _module(name).configure(command)
+            module = _module(name)
+            if "zoo.tasks" in sys.modules:  # a command that knows tasks
+                sys.modules["zoo.tasks"].register_installed_tasks()
+            module.configure(command)
     for name in LIGHTNING_COMMANDS:
         commands.add_parser(name, help=f"{name} one stage from a configuration file (LightningCLI)", add_help=False)
     return parser

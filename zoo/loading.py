@@ -9,7 +9,7 @@ from zoo.files import ModelFileError
 from zoo.ids import PATTERN, EntryId
 from zoo.policy import Policy
 from zoo.simulator import Simulator
-from zoo.tasks import TASKS
+from zoo.tasks import TASKS, is_known
 
 Loadable = Simulator | str | Path
 
@@ -94,7 +94,7 @@ def _refuse_misfit(name: str | Path, task: str | None, observation_size: int, ac
     """Raise unless the sizes are those of the task, where that is known."""
     if task is None:
         return
-    if not isinstance(task, str) or task not in TASKS:
+    if not isinstance(task, str) or not is_known(task):
         raise ModelFileError(f"{name} is for task {task!r}, which this version does not know: update offsim")
     wanted = (TASKS[task].observation_size, TASKS[task].action_size)
     if (observation_size, action_size) != wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -252,10 +253,12 @@ def register_task(task: Task) -> None:
     TASKS[task.name] = task
 
 
+@functools.cache
 def register_installed_tasks() -> None:
-    """Make the tasks known that installed packages offer as entry points of the group ``offsim.tasks``.
+    """Make the tasks known that installed packages offer as entry points of the group ``offsim.tasks``, once.
 
-    One that cannot be loaded is warned of, and left out.
+    One that cannot be loaded is warned of, and left out. They may import any part of this project, so it is done when a
+    task is looked for, and not when this module is imported.
     """
     for entry in entry_points(group=ENTRY_POINTS):
         try:
@@ -267,15 +270,19 @@ def register_installed_tasks() -> None:
             warnings.warn(f"task {entry.name!r} of an installed package is left out: {error}", stacklevel=2)
 
 
+def is_known(name: str | None) -> bool:
+    """Whether a task has that name, here or in an installed package."""
+    if name not in TASKS:
+        register_installed_tasks()
+    return name in TASKS
+
+
 def get_task(name: str) -> Task:
     """Look a task up by its short name.
 
     Raises:
         KeyError: naming the tasks that exist.
     """
-    if name not in TASKS:
+    if not is_known(name):
         raise KeyError(f"unknown task {name!r}: known tasks are {', '.join(sorted(TASKS))}")
     return TASKS[name]
-
-
-register_installed_tasks()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
@@ -84,8 +86,22 @@ def test_tasks_of_installed_packages_are_known(mylab: Any, monkeypatch: pytest.M
     ]
     monkeypatch.setattr(tasks, "entry_points", lambda group: found if group == "offsim.tasks" else [])
     with pytest.warns(UserWarning) as warned:
-        register_installed_tasks()
+        register_installed_tasks.__wrapped__()
     assert get_task("swimmer") is mylab.SWIMMER
     said = [str(each.message) for each in warned]
     assert len(said) == 2 and "task 'broken' of an installed package is left out" in said[0]
     assert "is a type, no zoo.tasks.Task" in said[1]
+
+
+def test_the_command_knows_tasks_of_installed_packages(mylab: Any, tmp_path: Path) -> None:
+    """In a process of its own, with a package that imports all parts of this project."""
+    described = tmp_path / "mylab-0.1.dist-info"
+    described.mkdir()
+    (described / "METADATA").write_text("Metadata-Version: 2.1\nName: mylab\nVersion: 0.1\n")
+    (described / "entry_points.txt").write_text("[offsim.tasks]\nswimmer = mylab:SWIMMER\n")
+    places = os.pathsep.join([str(tmp_path), str(PAGE.parents[1])])
+    words = [sys.executable, "-m", "app", "train", "own", "--task", "swimmer", "--expert", "tiny/none-v0"]
+    found = subprocess.run(
+        words, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "no dataset 'tiny/none-v0'" in found.stderr and "swimmer" not in found.stderr
