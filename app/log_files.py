@@ -78,7 +78,7 @@ def column(path: Path, columns: Mapping[str, Column], name: str) -> Column:
 
 
 def numbers(
-    path: Path, columns: Mapping[str, Column], names: Sequence[str], words: bool = False
+    path: Path, columns: Mapping[str, Column], names: Sequence[str], words: bool | None = None
 ) -> NDArray[np.float64]:
     """Columns as numbers, ``(T, features)``; not a number where a cell is empty.
 
@@ -86,7 +86,8 @@ def numbers(
         path: of the file.
         columns: of it.
         names: of those that are wanted.
-        words: whether cells that hold something else are no numbers either, with a warning, as long as most are.
+        words: whether cells that hold something else are no numbers either, with a warning, as long as most are;
+            ``None`` where they cannot be.
 
     Raises:
         UserError: if a cell holds something else.
@@ -110,7 +111,7 @@ def place(path: Path, row: int) -> str:
     return f"{path}, row {row + 1}{line}"
 
 
-def _readable(path: Path, name: str, texts: Column, words: bool) -> NDArray[np.float64]:
+def _readable(path: Path, name: str, texts: Column, words: bool | None) -> NDArray[np.float64]:
     """Texts as numbers, where empty cells are not a number, and truth values are 1 and 0."""
     lowered = np.char.lower(np.char.strip(texts))
     found = np.where(lowered == "", "nan", texts)
@@ -128,10 +129,8 @@ def _readable(path: Path, name: str, texts: Column, words: bool) -> NDArray[np.f
                 stacklevel=2,
             )
             return np.where(others, "nan", found).astype(np.float64)
-        raise UserError(
-            f"{place(path, row)}: {name} is {str(texts[row])!r}, which is no number: repair it, or have such cells "
-            "taken for missing with --missing split"
-        ) from None
+        advice = ": repair it, or have such cells taken for missing with --missing split" if words is False else ""
+        raise UserError(f"{place(path, row)}: {name} is {str(texts[row])!r}, which is no number{advice}") from None
 
 
 def _is_number(cells: Any) -> bool:

@@ -13,13 +13,8 @@ from jsonargparse.typing import ClosedUnitInterval, NonNegativeInt, PositiveInt
 from app.errors import UserError
 from lit_modules.ranges import refuse_outside
 
-GIVEN_ELSEWHERE = {
-    "simulator",
-    "dynamics_reward",
-    "observation_size",
-    "action_low",
-    "action_high",
-}  # arguments of methods
+# Arguments of methods
+GIVEN_ELSEWHERE = {"simulator", "dynamics_reward", "observation_size", "action_low", "action_high"}
 
 
 @dataclass

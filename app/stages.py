@@ -184,7 +184,8 @@ class StageCLI(LightningCLI):
 
     def _newest_checkpoint(self) -> str | None:
         kept = [callback.dirpath for callback in self.trainer.checkpoint_callbacks if hasattr(callback, "dirpath")]
-        logged = [logger.save_dir for logger in self.trainer.loggers]  # where Lightning writes checkpoints as well
+        # Where Lightning writes checkpoints as well
+        logged = [Path(each.save_dir) / str(each.name) for each in self.trainer.loggers if each.save_dir is not None]
         found = newest_checkpoint(self.trainer.default_root_dir, *kept, *logged)
         return None if found is None else str(found)
 

@@ -149,7 +149,8 @@ def _warn_of_precision(log: Log, columns: Mapping[str, Column]) -> None:
         largest = np.nanmax(np.abs(values), initial=0.0)
         changes = np.abs(np.diff(values, axis=0))
         usual = np.median(changes[changes > 0.0]) if (changes > 0.0).any() else np.inf
-        told_apart = float(np.spacing(np.float32(largest)))
+        with np.errstate(over="ignore"):
+            told_apart = float(np.spacing(np.float32(largest)))
         if usual < 4.0 * told_apart:
             warnings.warn(
                 f"{log.path}: {name} changes by {usual:.3g} from row to row and is as large as {largest:.3g}, where "

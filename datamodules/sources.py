@@ -233,7 +233,7 @@ def data_facts(source: Source, cache_dir: Path | None = None) -> dict[str, Any]:
 def _vector_space(dataset_id: str, name: str, space: Any) -> spaces.Box:
     if not isinstance(space, spaces.Box) or len(space.shape) != 1 or space.shape[0] == 0:
         whole = isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary)
-        remedy = "actions that are one of several are not supported" if whole else REMEDIES[name]
+        remedy = "actions that are one of several are not supported" if whole and name == "action" else REMEDIES[name]
         raise DataError(
             f"dataset {dataset_id}: {name} space {space} is not supported, only vectors (a one-dimensional Box) are; "
             f"{remedy}, or choose another dataset"

@@ -21,12 +21,8 @@ from app.experiments.grid import settings_key
 from app.run_folder import devices, finished_stages, note_stage, shared_stages
 from lit_modules.offsim import GAME_SETTINGS
 
-NAMES = (
-    "behaviour_cloning",
-    "simulator",
-    "weighted_cloning",
-    "dynamics_reward",
-)  # stages that can be shared, in their order
+# Stages that can be shared, in their order
+NAMES = ("behaviour_cloning", "simulator", "weighted_cloning", "dynamics_reward")
 COMMON = ("task", "seed", "accelerator", "devices", "matmul_precision", "data")  # what every stage reads
 NOT_COPIED = ("*.ckpt",)  # resuming happens where a stage is trained
 PRETRAINING = "pretraining"  # the simulator stage up to its game
