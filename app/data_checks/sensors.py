@@ -122,7 +122,7 @@ def _hanging(source: Source, episodes: Sequence[Recorded]) -> Iterator[Finding]:
             at_limit = episode.observations[start, feature] in (least[feature], largest[feature])
             if gone_on > GOES_ON and not at_limit:  # else all came to rest, or it measures no more than this
                 found.append((length, episode.number, start))
-        if 0 < len(found) <= 0.5 * len(episodes):  # what is usual is no fault
+        if 0 < len(found) <= max(1, 0.5 * len(episodes)):  # what is usual is no fault
             hung[source.feature("observation", int(feature))] = found
     if hung:
         places = [place for found in hung.values() for place in found]

@@ -280,6 +280,20 @@ def test_what_a_sensor_measures_at_most_and_usual_pauses_are_no_hanging(
     assert check(write(whole, None), tmp_path) == {}
 
 
+def test_a_sensor_that_hangs_in_the_only_log_is_noted(
+    write: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random = np.random.default_rng(0)
+    observations = np.sin(np.arange(601)[:, None] / (7.0, 11.0, 17.0)) + 0.01 * random.standard_normal((601, 3))
+    observations[300:330, 1] = observations[300, 1]
+    flags = np.zeros((2, 600), dtype=bool)
+    flags[1, -1] = True
+    actions = random.uniform(-1.0, 1.0, (600, 1)).astype(np.float32)
+    log = Recorded(0, observations.astype(np.float32), actions, np.zeros(600), *flags)
+    assert check(write([log], None), tmp_path) == {"sensors that hang": "note"}
+    assert "observation feature 1 changes at nearly every step, but stands still in 1 of 1" in capsys.readouterr().out
+
+
 def test_an_angle_that_begins_anew_is_no_jump(write: Callable[..., str], tmp_path: Path) -> None:
     episodes, random = [], np.random.default_rng(0)
     for number in range(6):
