@@ -23,7 +23,7 @@ from app.critic_value import compare, recorded_belief
 from app.errors import UserError
 from app.evaluate import real_episodes, summarize_episodes
 from app.finished_run import FinishedRun, policies_over_training
-from app.pipeline import BATCHES_PER_STEP, check_updates, make_data, say
+from app.pipeline import BATCHES_PER_STEP, check_updates, learned_filter, make_data, say
 from app.rollouts import recorded, roll_out
 from app.trainers import make_trainer
 from app.true_reward import TrueReward, known_true_reward
@@ -150,6 +150,7 @@ def train_control(run: FinishedRun, name: str, settings: dict[str, Any]) -> Cont
         snapshot_every=settings["snapshot_every"],
         snapshots=str(folder / "snapshots"),
         **settings["model"],
+        **learned_filter(run.configuration, run.folder),
     )
     if name == "constant_reward":
         reward: nn.Module = ConstantReward(data.expert_train["observation"], data.expert_train["action"])

@@ -132,15 +132,21 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
         return OffSim(task=configuration.task, cloned_policy=cloned, **settings)
     if stage == "dynamics_reward":
         return DynamicsRewardGame(simulator=simulator, **settings)
-    if "dynamics_reward" in configuration.stages:
-        settings["dynamics_reward"] = str(folder / "dynamics_reward.safetensors")
     return POLICY_METHODS[configuration.policy.method](
         simulator=simulator,
         cloned_policy=str(start_of(configuration, folder)),
         snapshot_every=configuration.policy.updates // configuration.evaluation.curve_points,
         snapshots=str(folder / "policy" / "snapshots"),
         **{"decay_updates": configuration.policy.updates, **settings},
+        **learned_filter(configuration, folder),
     )
+
+
+def learned_filter(configuration: DictConfig, folder: Path) -> dict[str, Any]:
+    """What roll-outs of a run keep to, if it has learned that, as an argument of its learner."""
+    if "dynamics_reward" not in configuration.stages:
+        return {}
+    return {"dynamics_reward": str(folder / "dynamics_reward.safetensors")}
 
 
 def _arguments(configuration: DictConfig, stage: str) -> dict[str, Any]:
