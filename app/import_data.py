@@ -26,6 +26,7 @@ from app.data import check, print_findings
 from app.data_checks.recording import read
 from app.errors import UserError
 from app.log_episodes import episodes_of, usual_interval
+from app.log_resampling import refuse_resampling, resampled, say_resampled
 from app.places import refuse_unwritable_folder
 from app.tables import MISSING, Layout, feature_names, read_log
 from datamodules.sources import RECORDED_BY
@@ -65,6 +66,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "left out an episode is split",
     )
     parser.add_argument(
+        "--resample",
+        type=float,
+        metavar="T",
+        help="bring rows to equal intervals of T (seconds where times are dates, else the column's own unit): states "
+        "by straight lines between rows, actions and whole numbers as they were last; needs --time",
+    )
+    parser.add_argument(
         "--missing",
         choices=MISSING,
         default=MISSING[0],
@@ -87,7 +95,14 @@ def run(arguments: argparse.Namespace) -> int:
     names = ("observations", "actions", "next_observations", "episode", "time", "reward", "terminated", "missing")
     layout = Layout(**{name: getattr(arguments, name) for name in names})
     _refuse_repeated(arguments.files, layout)
+    if arguments.resample is not None:
+        refuse_resampling(arguments.resample, layout)
     logs = [read_log(path, layout) for path in arguments.files]
+    if arguments.resample is not None:
+        recorded, logs = logs, [resampled(log, arguments.resample) for log in logs]
+        for before, after in zip(recorded, logs, strict=True):
+            print(say_resampled(before.path, before, after))
+        del recorded
     interval = usual_interval(logs)  # one for all, as steps are
     episodes = [episode for log in logs for episode in episodes_of(log, interval)]
     del logs
