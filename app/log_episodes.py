@@ -43,7 +43,8 @@ def usual_interval(logs: Sequence[Log]) -> float:
     if longest[0] - shortest[0] > SAME * usual:
         raise UserError(
             f"{longest[1]}: its rows follow one another after {longest[0]:.4g}, those of {shortest[1]} after "
-            f"{shortest[0]:.4g}: a step has to be of one length, so bring all logs to equal intervals first"
+            f"{shortest[0]:.4g}: a step has to be of one length, so bring all logs to equal intervals first "
+            "(--resample)"
         )
     return usual
 

@@ -96,7 +96,7 @@ def gaps(path: Path, intervals: Sequence[Times], usual: float) -> list[NDArray[n
         raise UserError(
             f"{path}: {others.mean():.0%} of its rows follow one another after another time than the usual "
             f"{usual:.4g}, after {every.min():.4g} to {every.max():.4g}: a step has to be of one length, so bring all "
-            "logs to equal intervals first"
+            "logs to equal intervals first (--resample)"
         )
     within = every[~others]
     apart = np.abs(within - usual) > JITTER * usual
@@ -104,7 +104,7 @@ def gaps(path: Path, intervals: Sequence[Times], usual: float) -> list[NDArray[n
         warnings.warn(
             f"{path}: rows follow one another after {within.min():.4g} to {within.max():.4g}, usually {usual:.4g}; "
             "every step is taken for one of that length, so a simulator takes what differs for chance: bring logs to "
-            "equal intervals first if that is much",
+            "equal intervals first (--resample) if that is much",
             stacklevel=2,
         )
     return uneven
