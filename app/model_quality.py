@@ -20,7 +20,8 @@ from lit_modules.diagnostics import (
     spread,
     transition_errors,
 )
-from zoo import Policy, Simulator, get_task
+from zoo import Policy, Simulator
+from zoo.envs.spaces import observation_names
 
 ROWS = 2000  # values per histogram
 EPISODES = 20  # of the policy in the Simulator, for the same
@@ -80,8 +81,7 @@ def write_model_quality(
 
 def feature_names(simulator: Simulator) -> list[str]:
     """A name for every observation feature, and be it a number."""
-    known = get_task(simulator.task).observation_names if simulator.task else simulator.observation_names
-    return list(known) or [f"observation {index}" for index in range(simulator.observation_size)]
+    return list(observation_names(simulator)) or [f"observation {index}" for index in range(simulator.observation_size)]
 
 
 @torch.no_grad()

@@ -37,11 +37,11 @@ from lit_modules.rows_per_update import refuse_too_few_for_members
 from lit_modules.spaces import refuse_other_spaces
 from zoo.dynamics_reward import DynamicsReward
 from zoo.networks import input_gradient, mlp
+from zoo.normalizer import adopt_statistics
 from zoo.simulator import Simulator
 
 ACTIVATION = "silu"
 SCALE_ROWS = 10_000  # recorded rows that the logits' bounds are measured on
-NORMALIZERS = ("observation_normalizer", "action_normalizer", "delta_normalizer")
 
 
 class DynamicsRewardGame(Method):
@@ -102,8 +102,7 @@ class DynamicsRewardGame(Method):
         self.kept = DynamicsReward(
             observation_size, len(action_low), snapshots, hidden_sizes, ACTIVATION
         ).requires_grad_(False)
-        for name in NORMALIZERS:
-            getattr(self.kept, name).load_state_dict(getattr(learned.transition, name).state_dict())
+        adopt_statistics(self.kept, learned.transition)
         self.discriminator = mlp([2 * observation_size + len(action_low), *hidden_sizes, 1], ACTIVATION)
 
     def setup(self, stage: str) -> None:
@@ -279,8 +278,7 @@ class DynamicsRewardGame(Method):
         """
         taken = min(self.updates // self.hparams["kept_every"], self.hparams["snapshots"])
         learned = DynamicsReward(**self.kept.config | {"snapshots": max(1, taken)})
-        for name in NORMALIZERS:
-            getattr(learned, name).load_state_dict(getattr(self.kept, name).state_dict())
+        adopt_statistics(learned, self.kept)
         if taken == 0:
             self._copy_to(learned, 0)
         for ours, theirs in zip(learned.network.parameters(), self.kept.network.parameters(), strict=True):

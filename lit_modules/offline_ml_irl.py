@@ -27,6 +27,7 @@ from lit_modules.method import Conversation, Descend
 from lit_modules.random_stream import RandomStream
 from lit_modules.reward_loss import adversarial_loss
 from lit_modules.simulator_sac import SimulatorSAC
+from zoo.normalizer import adopt_statistics
 from zoo.reward import RewardModel
 from zoo.simulator import Simulator
 
@@ -79,8 +80,7 @@ class OfflineMLIRL(SimulatorSAC):
             reward_hidden_sizes,
             uses_next_observation=reward_uses_next_observation,
         )
-        for name in ("observation_normalizer", "action_normalizer", "delta_normalizer"):
-            getattr(learned, name).load_state_dict(getattr(given, name).state_dict())
+        adopt_statistics(learned, given)
         learned.low.fill_(-reward_bound)
         learned.high.fill_(reward_bound)
         self.replace_reward(learned)

@@ -172,16 +172,21 @@ class ReplayLearner(SimulatorPolicy):
         return starts, action_noise, members, step_noise
 
     def choose(self, step: int, observation: Tensor, action: Tensor, following: Tensor, *judges: Any) -> Tensor:
-        """The candidate of the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``; ends have their own value.
+        """The candidate that the critics value least, or one that the dynamics reward takes, if there is one."""
+        _, count, size = following.shape
+        (judge,) = judges
+        if self.dynamics_reward is None:
+            chosen = self._least_valued(observation, action, following, judge)
+        else:
+            chosen = self._plausible(observation, action, following, judge[step])
+        return following.gather(0, chosen.view(1, count, 1).expand(1, count, size)).squeeze(0)
 
-        With a dynamics reward the most plausible one, or any with a chance that follows from it.
+    def _least_valued(self, observation: Tensor, action: Tensor, following: Tensor, critics: Any) -> Tensor:
+        """Which of candidates ``(C, B, D)`` has the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``, ``(B,)``.
+
+        Ends have their own value.
         """
-        candidates, count, size = following.shape
-        if self.dynamics_reward is not None:
-            (chance,) = judges
-            chosen = self._plausible(observation, action, following, chance[step])
-            return following.gather(0, chosen.view(1, count, 1).expand(1, count, size)).squeeze(0)
-        (critics,) = judges
+        candidates, count, _ = following.shape
         reached = following.flatten(0, 1)
         ended = self.simulator.termination(reached)
         paid = self.batch_reward(
@@ -195,8 +200,7 @@ class ReplayLearner(SimulatorPolicy):
         )
         values = self.loss.smallest_value(critics, reached, self.policy.act(reached))
         worth = paid + self.hparams["gamma"] * values * (~ended).float()
-        worst = worth.view(candidates, count).argmin(dim=0)
-        return following.gather(0, worst.view(1, count, 1).expand(1, count, size)).squeeze(0)
+        return worth.view(candidates, count).argmin(dim=0)
 
     def _plausible(self, observation: Tensor, action: Tensor, following: Tensor, chance: Tensor) -> Tensor:
         """Which of candidates ``(C, B, D)`` the dynamics reward takes, ``(B,)``, by uniform numbers ``(C, B)``."""

@@ -42,3 +42,9 @@ class Normalizer(nn.Module):
 
     def inverse(self, values: Tensor) -> Tensor:
         return values * self.std + self.mean
+
+
+def adopt_statistics(model: nn.Module, other: nn.Module) -> None:
+    """Have a model of transitions standardise observations, actions and their changes as another one does."""
+    for name in ("observation_normalizer", "action_normalizer", "delta_normalizer"):
+        model.get_submodule(name).load_state_dict(other.get_submodule(name).state_dict())

@@ -157,20 +157,25 @@ def test_an_import_says_what_is_wrong_with_the_data(root: Path, capsys: pytest.C
     assert "`offsim data check tank/mixed-v0` says this again" in said
 
 
+def write_timed(path: Path, times: Any) -> None:
+    rows = [f"{time},{index % 7},{index % 3}" for index, time in enumerate(times)]
+    path.write_text("\n".join(["seconds,level,valve", *rows]))
+
+
+def import_timed(root: Path, *names: str) -> int:
+    files = [str(root / f"{name}.csv") for name in names]
+    words = ["--observations", "level", "--actions", "valve", "--time", "seconds"]
+    return command.main(["import", *files, "--id", f"tank/{names[-1]}-v0", *words])
+
+
 def test_steps_of_all_files_are_of_one_length(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, step, count in (("one", 0.5, 20), ("two", 0.5, 20), ("slow", 2.0, 20), ("other", 2.0, 3)):
-        rows = [f"{step * row},{row % 7},{row % 3}" for row in range(count)]
-        (root / f"{name}.csv").write_text("\n".join(["seconds,level,valve", *rows]))
+        write_timed(root / f"{name}.csv", step * np.arange(count))
 
-    def imports(*names: str) -> int:
-        files = [str(root / f"{name}.csv") for name in names]
-        words = ["--observations", "level", "--actions", "valve", "--time", "seconds"]
-        return command.main(["import", *files, "--id", f"tank/{names[-1]}-v0", *words])
-
-    assert imports("one", "two") == 0
+    assert import_timed(root, "one", "two") == 0
     assert "2 episodes, 38 steps" in capsys.readouterr().out
     for names in (("one", "two", "slow"), ("other", "one")):  # whichever is first, most rows decide
-        assert imports(*names) == 2
+        assert import_timed(root, *names) == 2
         told = capsys.readouterr().err
         if "slow" in names:
             assert "slow.csv: its rows follow one another after 2, those of " in told
@@ -186,21 +191,15 @@ def test_logs_whose_steps_differ_a_little_are_told_apart(root: Path, capsys: pyt
         ("shaken", 5.0 * np.arange(20) + random.uniform(-0.9, 0.9, 20)),
         ("even", 5.0 * np.arange(20) + random.uniform(-0.1, 0.1, 20)),
     ):
-        rows = [f"{time},{index % 7},{index % 3}" for index, time in enumerate(times)]
-        (root / f"{name}.csv").write_text("\n".join(["seconds,level,valve", *rows]))
+        write_timed(root / f"{name}.csv", times)
 
-    def imports(*names: str) -> int:
-        files = [str(root / f"{name}.csv") for name in names]
-        words = ["--observations", "level", "--actions", "valve", "--time", "seconds"]
-        return command.main(["import", *files, "--id", f"tank/{names[-1]}-v0", *words])
-
-    assert imports("five", "six") == 2
+    assert import_timed(root, "five", "six") == 2
     assert "bring all logs to equal intervals first" in capsys.readouterr().err
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert imports("five", "even") == 0
+        assert import_timed(root, "five", "even") == 0
     with pytest.warns(UserWarning, match="usually 5; every step is taken for one of that length"):
-        assert imports("five", "shaken") == 0
+        assert import_timed(root, "five", "shaken") == 0
 
 
 def test_what_no_step_can_be_taken_from_is_left_out(root: Path) -> None:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from zoo.envs.episodes import Episodes, Options
 from zoo.envs.rendering import Renderer, can_be_drawn, refuse_unknown_mode
-from zoo.envs.spaces import action_space, observation_names, observation_space
+from zoo.envs.spaces import Named, action_space, observation_space
 from zoo.loading import Loadable, load, named
 
 Array = NDArray[Any]
 
 
-class SimulatorEnv(gymnasium.Env[Array, Array]):
+class SimulatorEnv(Named, gymnasium.Env[Array, Array]):
     """A learned Simulator as an environment like any other.
 
     Observations and actions are those of the data, in their own units; the reward is the learned one. ``info`` holds
@@ -47,16 +47,6 @@ class SimulatorEnv(gymnasium.Env[Array, Array]):
         self.renderer = None if render_mode is None else Renderer(self.episodes.simulator, render_mode)
         if self.renderer is not None:
             self.metadata = {**self.metadata, "render_fps": self.renderer.frames_per_second}
-
-    @property
-    def observation_names(self) -> tuple[str, ...]:
-        """Of the features of an observation, as the task or the data has them; none if they are not known."""
-        return observation_names(self.episodes.simulator)
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """Of those of an action, likewise."""
-        return self.episodes.simulator.action_names
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
         """Begin an episode; with a ``seed``, the first of that seed."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from gymnasium.spaces import Box
 
 from zoo.simulator import Simulator
-from zoo.tasks import TASKS
+from zoo.tasks import get_task
+
+if TYPE_CHECKING:
+    from zoo.envs.episodes import Episodes
 
 Space: TypeAlias = "Box[Any]"  # generic in newer Gymnasium alone
 
@@ -26,6 +29,20 @@ def action_space(simulator: Simulator) -> Space:
 
 def observation_names(simulator: Simulator) -> tuple[str, ...]:
     """Names of the features of an observation, as the task or the data has them; none if they are not known."""
-    if simulator.observation_names or simulator.task not in TASKS:
-        return simulator.observation_names
-    return TASKS[simulator.task].observation_names
+    return get_task(simulator.task).observation_names if simulator.task else simulator.observation_names
+
+
+class Named:
+    """An environment whose features have names."""
+
+    episodes: Episodes
+
+    @property
+    def observation_names(self) -> tuple[str, ...]:
+        """Of the features of an observation, as the task or the data has them; none if they are not known."""
+        return observation_names(self.episodes.simulator)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Of those of an action, likewise."""
+        return self.episodes.simulator.action_names

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.envs.episodes import Episodes, Options, Step
 from zoo.envs.rendering import Renderer, can_be_drawn, refuse_unknown_mode
-from zoo.envs.spaces import action_space, observation_names, observation_space
+from zoo.envs.spaces import Named, action_space, observation_space
 from zoo.loading import Loadable, load, named
 
 Array = NDArray[Any]
@@ -23,7 +23,7 @@ Info = dict[str, Any]
 NO_LIMIT = -1  # in Gymnasium
 
 
-class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
+class SimulatorVectorEnv(Named, VectorEnv[Array, Array, Array]):
     """A learned Simulator as a vectorised environment: all rows are one batch, whatever their number.
 
     Row ``i`` of an environment that is reset with ``seed`` is the episode of a ``SimulatorEnv`` that is reset with
@@ -70,16 +70,6 @@ class SimulatorVectorEnv(VectorEnv[Array, Array, Array]):
             self.metadata = {**self.metadata, "render_fps": self._renderers[0].frames_per_second}
         self._waiting = np.ones(num_envs, dtype=np.bool_)  # rows that are to be reset before they can go on
         self._begun = False
-
-    @property
-    def observation_names(self) -> tuple[str, ...]:
-        """Of the features of an observation, as the task or the data has them; none if they are not known."""
-        return observation_names(self.episodes.simulator)
-
-    @property
-    def action_names(self) -> tuple[str, ...]:
-        """Of those of an action, likewise."""
-        return self.episodes.simulator.action_names
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
