@@ -269,7 +269,10 @@ def test_process_that_dies_ends_the_command_with_a_sentence(
         assert first.wait(timeout=60) not in (0, None)
     finally:
         first.kill()
-    assert "offsim: process 0 of 2 waits in vain for the others: one of them has ended" in log.read_text()
+    # Lightning looks for ended processes every five seconds: whichever notices first says so, and ends the command
+    ours = "offsim: process 0 of 2 waits in vain for the others: one of them has ended"
+    lightnings = f"PID {other} terminated with code -9"
+    assert ours in log.read_text() or lightnings in log.read_text(), log.read_text()
     assert not (tmp_path / "policy.safetensors").exists()
 
 
