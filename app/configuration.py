@@ -49,6 +49,7 @@ STAGES = ("behaviour_cloning", "simulator", "weighted_cloning", "dynamics_reward
 OPTIONAL = ("weighted_cloning", "dynamics_reward")  # of these, what a run may leave out
 # Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
 LATER = {"matmul_precision": "highest"}
+LATER_OF_DATA = {"exogenous": None}
 LATER_OF_MODELS: dict[str, dict[str, Any]] = {
     "simulator": {"forecast_updates": 0},
     "policy": {
@@ -70,7 +71,7 @@ def comparable(settings: dict[Any, Any]) -> dict[Any, Any]:
     """Settings as a run of before would have had them, to tell whether two runs are the same."""
     kept = _without(settings, LATER)
     if isinstance(data := kept.get("data"), Mapping):
-        kept["data"] = {**data, **_as_written(data)}
+        kept["data"] = _without({**data, **_as_written(data)}, LATER_OF_DATA)
     for stage, later in LATER_OF_MODELS.items():
         if (kept.get(stage) or {}).get("model"):
             model = _without(_as_trained(kept[stage]), later)

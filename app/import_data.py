@@ -58,6 +58,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--next-observations", nargs="+", default=[], metavar="NAME", help="of the state that follows, if rows hold it"
     )
+    parser.add_argument(
+        "--exogenous",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="of the observations those that are set from outside, as setpoints and disturbances are: the simulator "
+        "does not foresee them, it takes them as recorded or as it is told",
+    )
     parser.add_argument("--episode", metavar="NAME", help="column that tells episodes of one file apart")
     parser.add_argument(
         "--time",
@@ -133,7 +141,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     used = (seen[1].astype(np.float64) - seen[0]) / (high.astype(np.float64) - low)
     box = gymnasium.spaces.Box(low, high, dtype=np.float32)
-    write_dataset(root, arguments.id, episodes, box, features["observations"], features["actions"])
+    exogenous = _exogenous(arguments.exogenous, features["observations"])
+    write_dataset(root, arguments.id, episodes, box, features["observations"], features["actions"], exogenous)
     steps = sum(map(len, episodes))
     ends = sum(episode.terminated for episode in episodes)
     print(f"{arguments.id}: {len(episodes)} episodes, {steps} steps, {ends} ended for good, in {root}")
@@ -159,6 +168,7 @@ def write_dataset(
     actions: gymnasium.spaces.Box,
     observation_names: Sequence[str],
     action_names: Sequence[str],
+    exogenous: Sequence[int] = (),
 ) -> None:
     """Write episodes of a system that Gymnasium does not know; a crash leaves no dataset behind."""
     size = episodes[0].observations.shape[1:]
@@ -172,8 +182,12 @@ def write_dataset(
             description="Imported with `offsim import`.",
             data_format="hdf5",
         )
-        names = {"observation_names": list(observation_names), "action_names": list(action_names)}
-        minari.load_dataset(dataset_id).storage.update_metadata({RECORDED_BY: names})
+        facts = {
+            "observation_names": list(observation_names),
+            "action_names": list(action_names),
+            "exogenous": list(exogenous),
+        }
+        minari.load_dataset(dataset_id).storage.update_metadata({RECORDED_BY: facts})
 
 
 def _refuse_repeated(files: Sequence[Path], layout: Layout) -> None:
@@ -196,6 +210,21 @@ def _twice(values: Sequence[Any]) -> Any:
 
 def _feature_names(path: Path, names: Sequence[str], features: int) -> list[str]:
     return list(names) if len(names) == features else feature_names(path, names)
+
+
+def _exogenous(given: Sequence[str], features: Sequence[str]) -> list[int]:
+    """Numbers of the features that are set from outside, named as columns, or as features of an archive's arrays."""
+    numbers = []
+    for name in dict.fromkeys(given):
+        if name not in features:
+            raise UserError(
+                f"--exogenous names {name}, which is none of the observations {', '.join(features)}: name it there as "
+                "well, since the controller acts on it"
+            )
+        numbers.append(features.index(name))
+    if len(numbers) == len(features):
+        raise UserError("--exogenous names all observations: nothing is left for actions to move")
+    return sorted(numbers)
 
 
 def _refuse_differing(episodes: Sequence[Episode]) -> None:

@@ -14,7 +14,7 @@ from app.errors import UserError
 from lit_modules.ranges import refuse_outside
 
 # Arguments of methods
-GIVEN_ELSEWHERE = {"simulator", "dynamics_reward", "observation_size", "action_low", "action_high"}
+GIVEN_ELSEWHERE = {"simulator", "dynamics_reward", "observation_size", "action_low", "action_high", "exogenous"}
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Data:
     memory_limit_mb: NonNegativeInt
     demonstrations: PositiveInt | None = None
     diverse: list[str] | str | None = None
+    exogenous: list[str | int] | None = None
 
 
 @dataclass

@@ -145,6 +145,50 @@ def check_names(first: str, one: Named, second: str, other: Named) -> None:
         warnings.warn(f"{told}: make sure that they mean the same", stacklevel=4)
 
 
+def exogenous_features(sources: Sequence[Source], chosen: Sequence[str | int] | None) -> tuple[int, ...]:
+    """Numbers of the observation features that are set from outside, in their order.
+
+    Args:
+        sources: all that are trained on.
+        chosen: their names or numbers; ``None`` for those that the datasets name, which have to be the same in all.
+
+    Raises:
+        DataError: if one is no feature, all are, or datasets differ.
+    """
+    first = sources[0]
+    if chosen is None:
+        for source in sources[1:]:
+            if set(source.exogenous) != set(first.exogenous):
+                told = [f"{_named(each)} of {each.id}" for each in (first, source)]
+                raise DataError(
+                    f"set from outside are {told[0]}, but {told[1]}: import one again with the same --exogenous, or "
+                    "say in data.exogenous what counts for all"
+                )
+        return tuple(sorted(first.exogenous))
+    found = {feature_number(first, each) for each in chosen}
+    if len(found) == first.observation_size:
+        raise DataError("data.exogenous names all features: nothing is left for actions to move")
+    return tuple(sorted(found))
+
+
+def feature_number(source: Source, feature: str | int) -> int:
+    """The number of an observation feature that is given by its name or number.
+
+    Raises:
+        DataError: if there is none.
+    """
+    if feature in source.observation_names:
+        return source.observation_names.index(str(feature))
+    if isinstance(feature, int) and not isinstance(feature, bool) and 0 <= feature < source.observation_size:
+        return feature
+    known = ", ".join(source.observation_names) or f"0 to {source.observation_size - 1}"
+    raise DataError(f"data.exogenous names {feature!r}, but the observation features of {source.id} are {known}")
+
+
+def _named(source: Source) -> str:
+    return ", ".join(source.feature("observation", index) for index in sorted(source.exogenous)) or "none"
+
+
 def check_bounded(sources: Sequence[Source]) -> None:
     """Refuse action spaces without bounds or room, which policies are squashed into and actions are measured in.
 

@@ -64,6 +64,7 @@ class Source:
         steps: number of steps of all episodes together.
         observation_names: a name for every observation feature, if the log that was imported had them, else none.
         action_names: likewise for actions.
+        exogenous: numbers of the observation features that are set from outside, as the import was told.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Source:
     steps: int
     observation_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    exogenous: tuple[int, ...] = ()
 
     @property
     def file(self) -> Path:
@@ -206,6 +208,7 @@ def read_source(dataset_id: str, folder: Path) -> Source:
         steps=steps,
         observation_names=_names(ours, "observation_names", spaces_of["observation"].shape[0]),
         action_names=_names(ours, "action_names", spaces_of["action"].shape[0]),
+        exogenous=_exogenous(ours, spaces_of["observation"].shape[0]),
     )
 
 
@@ -215,6 +218,14 @@ def _names(ours: Any, key: str, count: int) -> tuple[str, ...]:
     if not isinstance(names, list) or len(names) != count or not all(isinstance(name, str) for name in names):
         return ()
     return tuple(names)
+
+
+def _exogenous(ours: Any, count: int) -> tuple[int, ...]:
+    """Numbers of features as an import left them; none if they are not there, or are none of the features."""
+    numbers = ours.get("exogenous") if isinstance(ours, dict) else None
+    if not isinstance(numbers, list) or not all(type(each) is int and 0 <= each < count for each in numbers):
+        return ()
+    return tuple(numbers)
 
 
 def data_facts(source: Source, cache_dir: Path | None = None) -> dict[str, Any]:

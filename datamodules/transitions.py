@@ -51,6 +51,8 @@ class TransitionDataModule(lightning.LightningDataModule):
         noise_fraction: share of the diverse training rows that are turned into noise, see ``datamodules.edits``.
         expert_keep_every: of every so many transitions of the demonstrations that are trained on the first is kept.
             Held-out episodes stay whole and clean.
+        exogenous: names or numbers of the observation features that are set from outside, as setpoints and
+            disturbances are; ``None`` for those that the datasets name.
 
     Attributes:
         observation_size: number of observation features.
@@ -61,6 +63,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         environment_id: Gymnasium id of the environment of the demonstrations, if the datasets know it.
         observation_names: a name for every observation feature, if the log that was imported had them, else none.
         action_names: likewise for actions.
+        exogenous: numbers of the observation features that are set from outside.
         streams: rows per update, by stream.
 
     Raises:
@@ -83,10 +86,12 @@ class TransitionDataModule(lightning.LightningDataModule):
         diverse_fraction: float = 1.0,
         noise_fraction: float = 0.0,
         expert_keep_every: int = 1,
+        exogenous: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__()
         # Plain types whatever the configuration is made of: they end up in checkpoints, which hold nothing else.
         expert, diverse = _names(expert), _names(diverse)
+        exogenous = None if exogenous is None else list(exogenous)
         streams = dict(DEFAULT_STREAMS if streams is None else streams)
         # Kept out of the logger, where names must not clash with the model's.
         self.save_hyperparameters(logger=False)
@@ -114,6 +119,7 @@ class TransitionDataModule(lightning.LightningDataModule):
         self._diverse = [resolve(name) for name in diverse]
         checks.check_sources(self._expert, self._diverse, demonstrations)
         checks.check_bounded([*self._expert, *self._diverse])
+        self.exogenous = checks.exogenous_features([*self._expert, *self._diverse], exogenous)
         expert_episodes = sum(source.episodes for source in self._expert)
         diverse_episodes = sum(source.episodes for source in self._diverse)
         demonstrated = select_demonstrations(expert_episodes, demonstrations, held_out_fraction, seed)

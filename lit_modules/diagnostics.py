@@ -59,7 +59,7 @@ def segments(table: TensorDict, length: int, limit: int = 512) -> Tensor:
 
 @torch.no_grad()
 def open_loop(model: TransitionModel, table: TensorDict, starts: Tensor, length: int) -> Tensor:
-    """Replay recorded actions in the model's mean from recorded states.
+    """Replay recorded actions, and what was set from outside, in the model's mean from recorded states.
 
     Returns:
         Imagined observations after 1 to ``length`` steps, ``(length, N, D)``.
@@ -68,7 +68,8 @@ def open_loop(model: TransitionModel, table: TensorDict, starts: Tensor, length:
     imagined = []
     for step in range(length):
         mean, _ = model(observation, table["action"][starts + step])
-        observation = model.next_observation(observation, mean.mean(dim=0))
+        outside = model.exogenous_of(table["next", "observation"][starts + step])
+        observation = model.next_observation(observation, mean.mean(dim=0), exogenous=outside)
         imagined.append(observation)
     return torch.stack(imagined)
 
@@ -103,7 +104,8 @@ def _differences(
 
 def _over_features(model: TransitionModel, differences: Mapping[int, Tensor]) -> dict[int, float]:
     std = model.observation_normalizer.std
-    return {length: float((each / std).square().mean().sqrt()) for length, each in differences.items()}
+    foreseen = model.foreseen
+    return {length: float((each / std)[..., foreseen].square().mean().sqrt()) for length, each in differences.items()}
 
 
 @torch.no_grad()
@@ -118,6 +120,8 @@ def one_step_errors(model: TransitionModel, table: TensorDict, limit: int = 4096
     rows = spread(table, limit)
     mean, log_variance = model(rows["observation"], rows["action"])
     target = model.standardized_delta(rows["observation"], rows["next", "observation"])
+    if model.exogenous:
+        mean, log_variance, target = (each[..., model.foreseen] for each in (mean, log_variance, target))
     result = {"one_step": (mean.mean(dim=0) - target).square().mean().sqrt()}
     member = (mean - target).square().mean(dim=(1, 2)).sqrt()
     result["worst_member"] = member.max() / member.median()

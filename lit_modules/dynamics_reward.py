@@ -184,7 +184,7 @@ class DynamicsRewardGame(Method):
         """What the model makes of recorded observations and actions ``(B, ...)``, differentiable in it."""
         mean, log_variance = self.transition.drawn(drawn["observation"], drawn["action"], order=drawn["order"])
         moved = mean + (0.5 * log_variance).exp() * drawn["noise"]
-        return self.transition.next_observation(drawn["observation"], moved)
+        return self.transition.next_observation(drawn["observation"], moved, drawn["noise"])
 
     def discriminator_objective(self, drawn: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Recorded transitions up, the model's down, slopes bounded."""
@@ -292,7 +292,7 @@ class DynamicsRewardGame(Method):
         random, model = torch.Generator().manual_seed(0), self.judged[0]
         mean, log_variance = model.drawn(observation, action, random)
         noise = torch.randn(mean.shape, generator=random)
-        following = model.next_observation(observation, mean + (0.5 * log_variance).exp() * noise)
+        following = model.next_observation(observation, mean + (0.5 * log_variance).exp() * noise, noise)
         recorded = learned.features(observation, action, rows["next", "observation"])
         learned.set_scale(recorded, learned.features(observation, action, following))
         data.release()

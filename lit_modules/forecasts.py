@@ -58,7 +58,7 @@ def forecast_loss(model: TransitionModel, forecast: Tensor, later: dict[str, Ten
     columns = (later["later_action"], later["later_observation"], later["later_weight"])
     for action, observation, weight in zip(*columns, strict=True):
         mean, _ = model(forecast, action)
-        forecast = model.next_observation(forecast, mean)
+        forecast = model.next_observation(forecast, mean, exogenous=model.exogenous_of(observation))
         error = (forecast - observation) / model.delta_normalizer.std
         loss = functional.huber_loss(error, torch.zeros_like(error), reduction="none").mean(dim=-1)
         total, count = total + (weight * loss).sum(), count + weight.sum()

@@ -74,7 +74,7 @@ class GameRollOuts(Method, ABC):
     def sample(self, observation: Tensor, action: Tensor, order: Tensor, noise: Tensor) -> Tensor:
         """Next observations drawn from the model, differentiable in it (reparameterised)."""
         mean, log_variance = self.transition.drawn(observation, action, order=order)
-        return self.transition.next_observation(observation, mean + (0.5 * log_variance).exp() * noise)
+        return self.transition.next_observation(observation, mean + (0.5 * log_variance).exp() * noise, noise)
 
     def roll_out(self, starts: TensorDict) -> TensorDict:
         """Roll-outs from given states: the transitions of rows that were still alive.

@@ -9,7 +9,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from tensordict import TensorDict
 
 from lit_modules import diagnostics
-from lit_modules.rows import draw_starts
 
 if TYPE_CHECKING:
     from lit_modules.offsim import OffSim
@@ -31,9 +30,7 @@ def log_game(method: OffSim, batch: dict[str, Any]) -> None:
     """
     data = method.trainer.datamodule  # type: ignore[attr-defined]
     state = method.random.state()  # how often one validates must not change what is learned
-    rollouts = method.roll_out(
-        draw_starts(data, method.hparams["starts"], method.hparams["expert_start_share"], method.random)
-    )
+    rollouts = method.roll_out(method.draw_starts(data))
     method.random.restore(state)
     rollouts["next", "observation"] = rollouts.pop("next_observation")
     sources = {"expert": data.expert_train, "rollout": rollouts, **held_out(batch)}
@@ -53,13 +50,20 @@ def log_game(method: OffSim, batch: dict[str, Any]) -> None:
 
 
 def predictions(method: OffSim, batch: dict[str, Any]) -> dict[str, TensorDict]:
-    """For each held-out table the mean next observation and the unscaled reward of the recorded transition."""
+    """For each held-out table the mean next observation and the unscaled reward of the recorded transition.
+
+    What is set from outside is as recorded.
+    """
     found = {}
     for label, rows in held_out(batch).items():
         mean, _ = method.transition(rows["observation"], rows["action"])
         found[label] = TensorDict(
             {
-                "observation": method.transition.next_observation(rows["observation"], mean.mean(dim=0)),
+                "observation": method.transition.next_observation(
+                    rows["observation"],
+                    mean.mean(dim=0),
+                    exogenous=method.transition.exogenous_of(rows["next", "observation"]),
+                ),
                 "reward": method.averaged_reward(rows["observation"], rows["action"], rows["next", "observation"]),
             },
             batch_size=[len(rows)],

@@ -60,23 +60,32 @@ def calibrate_noise(simulator: Simulator, tables: Sequence[TensorDict], generato
             continue  # no episode is that long
         first = table["observation"][starts].to(unit.device)
         actions = torch.stack([table["action"][starts + step] for step in range(STEPS)]).to(unit.device)
-        truth = table["next", "observation"][starts + STEPS - 1].to(unit.device) / unit
+        reached = [table["next", "observation"][starts + step].to(unit.device) for step in range(STEPS)]
+        truth = reached[-1] / unit
+        outside = torch.stack([simulator.transition.exogenous_of(each) for each in reached])
         state = generator.get_state()
         found = []
         for scale in SCALES:
             generator.set_state(state)
             simulator.noise_scale = scale
-            found.append(energy_score(_forecast(simulator, first, actions, generator) / unit, truth))
+            found.append(energy_score(_forecast(simulator, first, actions, outside, generator) / unit, truth))
         apart = found[0][1].clamp_min(torch.finfo(truth.dtype).eps)
         totals += torch.stack([(score / apart).mean() for score, _ in found]).cpu()
     # Of equals the first: without any evidence, all that the model predicts
     simulator.noise_scale = SCALES[int(totals.argmin())]
 
 
-def _forecast(simulator: Simulator, first: Tensor, actions: Tensor, generator: torch.Generator) -> Tensor:
-    """Observations ``(SAMPLES, N, D)`` after ``actions`` ``(STEPS, N, A)`` from ``first`` ``(N, D)``."""
+def _forecast(
+    simulator: Simulator, first: Tensor, actions: Tensor, outside: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Observations ``(SAMPLES, N, D)`` after ``actions`` ``(STEPS, N, A)`` from ``first`` ``(N, D)``.
+
+    ``outside``: what was set from outside, ``(STEPS, N, d)``.
+    """
     observation = first.repeat(SAMPLES, 1)
     members = simulator.episode_members(len(observation), generator)
-    for action in actions.repeat(1, SAMPLES, 1):
-        observation, *_ = simulator.step(observation, action, generator, with_uncertainty=False, members=members)
+    for action, given in zip(actions.repeat(1, SAMPLES, 1), outside.repeat(1, SAMPLES, 1), strict=True):
+        observation, *_ = simulator.step(
+            observation, action, generator, with_uncertainty=False, members=members, exogenous=given
+        )
     return observation.view(SAMPLES, *first.shape)

@@ -39,6 +39,7 @@ from lit_modules.reward_loss import adversarial_loss
 from lit_modules.rows import (
     bootstrap_weights,
     concatenate,
+    draw_starts,
     pick_alive,
     require_streams,
 )
@@ -46,6 +47,7 @@ from lit_modules.rows_per_update import refuse_too_few_for_game, refuse_too_few_
 from lit_modules.simulator_export import export_simulator
 from lit_modules.spaces import refuse_other_task
 from lit_modules.tuned_weight import TUNED, Tuning
+from zoo.exogenous import CAPACITY
 from zoo.policy import Policy
 from zoo.reward import RewardModel
 from zoo.simulator import Simulator, refuse_unknown_aggregation
@@ -147,6 +149,8 @@ class OffSim(GameRollOuts):
         reward_high_quantile: quantile of the expert's reward that becomes its upper bound.
         compile: whether roll-outs and losses go through ``torch.compile``: ``never``, ``always``, or ``auto`` if there
             is a C++ compiler. It takes a minute at first, and less when it finds the last run's work in its cache.
+        exogenous: numbers of the observation features that are set from outside, see ``zoo.exogenous``; ``None`` for
+            those that the data names.
     """
 
     entropy_weight: Tensor
@@ -204,6 +208,7 @@ class OffSim(GameRollOuts):
         reward_low_quantile: float = 0.5,
         reward_high_quantile: float = 0.5,
         compile: str = "never",
+        exogenous: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -211,7 +216,12 @@ class OffSim(GameRollOuts):
         measure(uncertainty)
         action_size = len(action_low)
         self.transition = TransitionModel(
-            observation_size, action_size, members, transition_hidden_sizes, residual=transition_residual
+            observation_size,
+            action_size,
+            members,
+            transition_hidden_sizes,
+            residual=transition_residual,
+            exogenous=exogenous or (),
         )
         self.reward = RewardModel(
             observation_size,
@@ -269,6 +279,10 @@ class OffSim(GameRollOuts):
 
     def setup(self, stage: str) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.hparams["exogenous"] is None:
+            said: Sequence[int] = getattr(data, "exogenous", ())
+            self.transition.set_exogenous(said)
+            self.hparams["exogenous"] = list(said)
         tables = [table for table in (data.expert_train, data.diverse_train) if table is not None]
         look_up = RecordedSteps if stage == "fit" and self.hparams["forecast_updates"] > 0 else RecordedActions
         self.recorded = look_up(tables, self.trainer.strategy.root_device)
@@ -284,6 +298,12 @@ class OffSim(GameRollOuts):
             refuse_too_few_for_game(given["starts"], given["expert_start_share"], streams["expert"], streams["all"])
         self.set_statistics(data.statistics)
         self.transition.set_range(data.statistics.next_observation_low, data.statistics.next_observation_high)
+        if self.transition.recorded_changes is not None:
+            changes = [
+                [self.transition.exogenous_of(table[key][:CAPACITY]) for table in tables]
+                for key in ("observation", ("next", "observation"))
+            ]
+            self.transition.recorded_changes.adopt(*(torch.cat(each) for each in changes))
         warn_of_narrow_demonstrations(data)
         if self.hparams["margin_weight"] > 0:
             self.row_margins = self._margins(data).to(self.random.device)
@@ -310,7 +330,8 @@ class OffSim(GameRollOuts):
             return self.reward.features(table["observation"], table["action"], table["next", "observation"]).cpu()
 
         slope = self.hparams["gradient_penalty_target"]
-        margins, _ = adaptive_margins(features(expert), expert["episode"], expert["step"], features(diverse), slope)
+        surrounded = self.in_expert_surroundings(diverse, expert)
+        margins, _ = adaptive_margins(features(expert), expert["episode"], expert["step"], features(surrounded), slope)
         return torch.cat([torch.zeros(len(expert)), margins])
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
@@ -419,10 +440,11 @@ class OffSim(GameRollOuts):
         expert = rows["expert"]
         count = self.hparams["starts"]
         from_expert = round(count * self.hparams["expert_start_share"])
-        drawn = self.draw_roll_outs(concatenate([expert[:from_expert], rows["all"][: count - from_expert]]))
+        starts = concatenate([expert[:from_expert], rows["all"][: count - from_expert]])
+        drawn = self.draw_roll_outs(self.in_expert_surroundings(starts, expert))
         streams = {"expert": expert}
         if self.hparams["margin_weight"] > 0:
-            streams["diverse"] = rows["diverse"][: len(expert)]
+            streams["diverse"] = self.in_expert_surroundings(rows["diverse"][: len(expert)], expert)
         for name, stream in streams.items():
             drawn[f"{name}_observation"] = stream["observation"]
             drawn[f"{name}_action"] = stream["action"]
@@ -437,6 +459,36 @@ class OffSim(GameRollOuts):
             "own_order": self.transition.deal(OWN_ROWS, self.random.generator, self.random.device),
             "own_noise": self.random.normal(OWN_ROWS, self.transition.observation_size),
         }
+
+    def draw_starts(self, data: Any) -> TensorDict:
+        """Recorded states as those that roll-outs of the game start in, ``observation`` and ``row``, ``(B, ...)``."""
+        starts = draw_starts(data, self.hparams["starts"], self.hparams["expert_start_share"], self.random)
+        if not self.transition.exogenous:
+            return starts
+        expert = data.expert_train
+        return self.in_expert_surroundings(
+            starts, expert[self.random.integers(len(expert), len(starts)).to(expert.device)]
+        )
+
+    def in_expert_surroundings(self, rows: TensorDict, expert: TensorDict) -> TensorDict:
+        """Rows whose exogenous features are those of expert rows, one after the other, now and after the step.
+
+        What is set from outside tells where an expert was watched, and not what it does: a reward that could tell
+        demonstrations by it would pay for the season that they were recorded in.
+
+        Args:
+            rows: with ``observation`` and, if they hold it, ``next: {observation}``, ``(N, ...)``.
+            expert: rows of the demonstrations, ``(M, ...)``.
+        """
+        model = self.transition
+        if not model.exogenous:
+            return rows
+        taken = expert[torch.arange(len(rows), device=expert.device) % len(expert)]
+        rows = rows.clone()
+        for key in ("observation", ("next", "observation")):
+            if key in rows.keys(True):
+                rows[key] = model.with_exogenous(rows[key], model.exogenous_of(taken[key]).to(rows[key]))
+        return rows
 
     def reward_objective(
         self, drawn: dict[str, Tensor], rollouts: dict[str, Tensor]
@@ -507,7 +559,9 @@ class OffSim(GameRollOuts):
             "transition/squared_error": error.detach().mean(),
         }
         if "later_action" in inputs:
-            first = self.transition.next_observation(inputs["observation"], mean)
+            first = self.transition.next_observation(
+                inputs["observation"], mean, exogenous=self.transition.exogenous_of(inputs["next_observation"])
+            )
             forecasts = forecast_loss(self.transition, first, inputs)
             loss = loss + settings["forecast_weight"] * forecasts
             parts["transition/forecasts"] = forecasts.detach()

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from datamodules.cache import SCATTERED_ROWS
 from lit_modules import diagnostics
 from lit_modules.noise_calibration import CALIBRATED, calibrate_noise
-from lit_modules.rows import concatenate, draw_starts, take
+from lit_modules.rows import concatenate, take
 from zoo.simulator import Simulator
 from zoo.start_states import StartStates
 
@@ -58,9 +58,7 @@ def export_simulator(method: OffSim, data: Any, rows: int = 10_000) -> Simulator
     expert = expert[method.random.integers(len(expert), min(rows, len(expert))).cpu()]
     collected: list[TensorDict] = []
     while sum(len(part) for part in collected) < rows:
-        collected.append(
-            method.roll_out(draw_starts(data, hyper["starts"], hyper["expert_start_share"], method.random))
-        )
+        collected.append(method.roll_out(method.draw_starts(data)))
     rollouts = concatenate(collected)
     reward.standardize(
         reward.raw(reward.features(expert["observation"], expert["action"], expert["next", "observation"])),

@@ -106,6 +106,11 @@ class Simulator(nn.Module):
     def action_size(self) -> int:
         return self.transition.action_size
 
+    @property
+    def exogenous(self) -> tuple[int, ...]:
+        """Numbers of the features that are set from outside."""
+        return getattr(self.transition, "exogenous", ())  # a class of one's own may know of none
+
     def reset(self, count: int, generator: Randomness = None, demonstrated_share: float = 0.0) -> Tensor:
         """Start ``count`` episodes: observations ``(count, D)``, each demonstrated with this probability."""
         initial = self.start_states(count, generator)
@@ -126,6 +131,7 @@ class Simulator(nn.Module):
         with_uncertainty: bool = True,
         members: Tensor | None = None,
         noise_scale: float | None = None,
+        exogenous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Advance ``B`` episodes by one step.
 
@@ -138,6 +144,8 @@ class Simulator(nn.Module):
                 takes about ``1 / E`` of the time.
             members: who moves each row, ``(B,)``, from :meth:`episode_members`; drawn for this step by default.
             noise_scale: share of the predicted deviation that a sample draws; the Simulator's own by default.
+            exogenous: the next values of features that are set from outside, ``(B, d)``; they change as recorded by
+                default, and where they are NaN.
 
         Returns:
             Next observation ``(B, D)``, reward ``(B,)``, terminated ``(B,)`` bool, and ``info`` with
@@ -154,11 +162,13 @@ class Simulator(nn.Module):
             delta = means.mean(dim=0)
             if with_uncertainty:
                 info["uncertainty"] = self._measure(means, (0.5 * log_variances).exp())
-            next_observation = self.transition.next_observation(observation, delta)
+            next_observation = self._moved(observation, delta, None, exogenous)
         elif with_uncertainty or self.aggregation == "mean":
             drawn, noise = self.draw(observation, generator)
             members = drawn if members is None else members
-            next_observation, info["uncertainty"] = self.advance(observation, action, members, noise, noise_scale)
+            next_observation, info["uncertainty"] = self.advance(
+                observation, action, members, noise, noise_scale, exogenous
+            )
         else:
             if isinstance(generator, RowRandom) or members is not None:
                 drawn, noise = self.draw(observation, generator)
@@ -169,7 +179,7 @@ class Simulator(nn.Module):
                 noise = normal_like(mean, generator)
             scale = self.noise_scale if noise_scale is None else noise_scale
             delta = mean + scale * (0.5 * log_variance).exp() * noise
-            next_observation = self.transition.next_observation(observation, delta)
+            next_observation = self._moved(observation, delta, noise, exogenous)
         reward = self.reward(observation, action, next_observation)
         return next_observation, reward, self.termination(next_observation), info
 
@@ -189,11 +199,17 @@ class Simulator(nn.Module):
 
     @torch.no_grad()
     def advance(
-        self, observation: Tensor, action: Tensor, members: Tensor, noise: Tensor, noise_scale: float | None = None
+        self,
+        observation: Tensor,
+        action: Tensor,
+        members: Tensor,
+        noise: Tensor,
+        noise_scale: float | None = None,
+        exogenous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Next observation ``(B, D)`` and uncertainty ``(B,)`` for the random numbers of :meth:`draw`.
 
-        ``noise_scale`` takes the place of the Simulator's own.
+        ``noise_scale`` takes the place of the Simulator's own; ``exogenous`` as for :meth:`step`.
         """
         scale = self.noise_scale if noise_scale is None else noise_scale
         means, log_variances = self.transition(observation, action)
@@ -204,7 +220,16 @@ class Simulator(nn.Module):
             # The member is drawn first; only its mean and deviation are gathered and sampled.
             rows = torch.arange(len(observation), device=observation.device)
             delta = means[members, rows] + scale * stds[members, rows] * noise
-        return self.transition.next_observation(observation, delta), self._measure(means, stds)
+        return self._moved(observation, delta, noise, exogenous), self._measure(means, stds)
+
+    def _moved(self, observation: Tensor, delta: Tensor, noise: Tensor | None, exogenous: Tensor | None) -> Tensor:
+        """The next observation, with exogenous features as given, or where they are NaN as recorded."""
+        if not self.exogenous:
+            return self.transition.next_observation(observation, delta)
+        if exogenous is not None:
+            drawn = self.transition.draw_exogenous(observation, noise)
+            exogenous = torch.where(exogenous.isnan(), drawn, exogenous)
+        return self.transition.next_observation(observation, delta, noise, exogenous)
 
     @torch.no_grad()
     def calibrate_uncertainty(self, observation: Tensor, action: Tensor, chunk: int = 8192) -> None:

@@ -154,7 +154,8 @@ def measure_recorded(
         ``reward_rank_correlation``, Spearman's of learned reward, before its bounds, and recorded one, if there is one;
         ``policy``: the same ``learned_reward`` and ``uncertainty`` of its episodes in the Simulator, their mean
         ``length`` and the ``horizon``; ``features``: for each its name, its deviation in the training data, 0 if it is
-        constant there, and the root-mean-square open-loop error after each of ``steps``, by recording, in its own unit;
+        constant there, and the root-mean-square open-loop error after each of ``steps``, by recording, in its own unit,
+        ``None`` where it is set from outside, and the names of those that are (``exogenous``);
         ``open_loop``: a stretch of the first recording, and its forecast; ``preference``: in which share of pairs a
         held-out demonstration has more learned reward than a transition of other data;
         ``termination``: precision and recall of ``simulator``, the number of recorded ends, and whether the
@@ -218,16 +219,21 @@ def _paid(simulator: Simulator, rows: TensorDict) -> dict[str, float]:
 
 def _features(simulator: Simulator, tables: Mapping[str, TensorDict]) -> dict[str, Any]:
     errors: dict[str, list[list[float | None]]] = {}
+    outside = simulator.exogenous
     for name, table in tables.items():
         differences = open_loop_differences(simulator.transition, table, FEATURE_STEPS)
         errors[name] = [
-            [finite(value) for value in differences[step].square().mean(dim=0).sqrt().tolist()]
+            [
+                None if at in outside else finite(value)
+                for at, value in enumerate(differences[step].square().mean(dim=0).sqrt().tolist())
+            ]
             if step in differences
             else [None] * simulator.observation_size
             for step in FEATURE_STEPS
         ]
     return {
         "names": feature_names(simulator),
+        "exogenous": [feature_names(simulator)[at] for at in outside],
         "deviation": _deviations(simulator.transition).tolist(),
         "steps": list(FEATURE_STEPS),
         "error": errors,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.cards.limits import GUESS, coverages, ends, forecasts, in_steps, promise
@@ -21,6 +21,7 @@ def recorded_limits(figures: Mapping[str, Any]) -> list[str]:
     wheres = {name: f"on {name}" for name in recordings}
     known = [name for name, each in recordings.items() if each["trained_on"]]
     return [
+        *_outside(figures["features"].get("exogenous", ())),
         *(f"It was trained on {name}: what it says there is better than what it knows." for name in known),
         *(
             sentence
@@ -33,6 +34,16 @@ def recorded_limits(figures: Mapping[str, Any]) -> list[str]:
         _policy(figures["policy"]["uncertainty"]),
         *_tried(recordings, figures["policy"]["learned_reward"]),
         GUESS,
+    ]
+
+
+def _outside(names: Sequence[str]) -> list[str]:
+    """What forecasts are told, if there is such a thing."""
+    if not names:
+        return []
+    return [
+        f"It is told what is set from outside ({', '.join(names)}): its forecasts below know what that was, and in "
+        "episodes of its own it changes as it was recorded to."
     ]
 
 
@@ -52,7 +63,7 @@ def _unforeseen(features: Mapping[str, Any], name: str) -> list[str]:
         return [
             f"Most of its error there is that of {worst}: after {in_steps(step)} it is off by "
             f"{math.sqrt(squared[worst]):.2g} deviations of its own, the others by {rest:.2g}. What is set from "
-            "outside, as setpoints and disturbances are, cannot be foreseen."
+            "outside, as setpoints and disturbances are, cannot be foreseen: say which features are (data.exogenous)."
         ]
     return []
 

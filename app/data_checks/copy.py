@@ -63,6 +63,11 @@ def write_copy(
             "code": code_version(),
             "observation_names": kept,
             "action_names": list(source.action_names),
+            "exogenous": [
+                index - (dropped_feature is not None and index > dropped_feature)
+                for index in source.exogenous
+                if index != dropped_feature
+            ],
         }
         minari.load_dataset(dataset_id).storage.update_metadata({RECORDED_BY: facts})
 

@@ -80,7 +80,14 @@ def offsim(folder: Path, seed: int, **settings: Any) -> Method:
     module.row_margins = torch.rand(100)
     module.target_entropy.fill_(-0.1 * seed)
     module._measure_before_game = lambda: None  # type: ignore[method-assign]
+    if (changes := module.transition.recorded_changes) is not None:
+        changes.adopt(walked["observation"][:, 1:2], walked["next", "observation"][:, 1:2])
     return module
+
+
+def offsim_set_from_outside(folder: Path, seed: int, **settings: Any) -> Method:
+    """The second of its features is exogenous, and every seed has a record of its own."""
+    return offsim(folder, seed, exogenous=[1], **settings)
 
 
 def simulator_file(folder: Path, seed: int) -> Path:
@@ -142,6 +149,19 @@ def ppo(folder: Path, seed: int, **settings: Any) -> Method:
     return policy(folder, seed, SimulatorPPO, **{**ppo_sizes, "horizon": 6, "entropy_weight": 0.1, **settings})
 
 
+METHODS = [
+    cloning,
+    offsim,
+    offsim_set_from_outside,
+    policy,
+    policy_and_reward,
+    td3,
+    ppo,
+    dynamics_reward,
+    filtered,
+]
+
+
 def build(make: Callable[[Path, int], Method], folder: Path) -> list[tuple[Method, dict[str, TensorDict]]]:
     """The modules and batches of the seeds, as runs of one seed each would have them."""
     built = []
@@ -169,7 +189,7 @@ def test_seeds_differ_in_what_holds_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo, dynamics_reward, filtered])
+@pytest.mark.parametrize("make", METHODS)
 def test_every_seed_equals_its_single_run(make: Callable[[Path, int], Method], graphs: bool, tmp_path: Path) -> None:
     alone = build(make, tmp_path)
     logged_alone = []
@@ -200,7 +220,7 @@ def assert_same(one: Method, other: Method, logged: tuple[Any, Any], tolerance: 
 
 
 @pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("make", [offsim, policy, policy_and_reward, td3, ppo])
+@pytest.mark.parametrize("make", [offsim, offsim_set_from_outside, policy, policy_and_reward, td3, ppo])
 def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path: Path) -> None:
     trained = []
     for compile in ("never", "always"):
@@ -212,7 +232,7 @@ def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path
     assert_same(trained[0][0], trained[1][0], (trained[0][1], trained[1][1]), 1e-4)
 
 
-@pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo, dynamics_reward, filtered])
+@pytest.mark.parametrize("make", METHODS)
 def test_portions_of_updates_do_not_matter(make: Callable[..., Method], tmp_path: Path) -> None:
     """One Lightning step of 20 updates, or steps of 7, 7 and 6."""
     trained = []

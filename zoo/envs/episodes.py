@@ -8,7 +8,7 @@ import operator
 import secrets
 import warnings
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -154,6 +154,7 @@ class Episodes:
         self.steps = torch.zeros(count, dtype=torch.int64, device=device)
         self.push_left = torch.zeros_like(self.steps)  # steps of the push that is under way
         self.members: Tensor | None = None
+        self.series: Tensor | None = None  # what is set from outside in each row, (B, T, d); NaN where as recorded
         self.random = RowRandom([secrets.randbits(SEED_BITS) for _ in range(count)], device)
         self.begun = False
 
@@ -166,7 +167,7 @@ class Episodes:
         """Go on elsewhere."""
         self.device = torch.device(device)
         self.simulator = self._here(self.simulator)
-        for name in ("low", "high", "observation", "steps", "push_left", "members"):
+        for name in ("low", "high", "observation", "steps", "push_left", "members", "series"):
             value = getattr(self, name)
             setattr(self, name, None if value is None else value.to(self.device))
         self.random.to(self.device)
@@ -190,12 +191,22 @@ class Episodes:
             raise ValueError(f"a seed is at most 2**63 - 1, and one is {max(numbers)}")
         self.random.reseed(numbers, given)
 
-    def begin(self, rows: Tensor | None = None) -> Tensor:
+    def begin(self, rows: Tensor | None = None, exogenous: Any = None) -> Tensor:
         """Begin the next episode in the rows of a mask ``(B,)``, or in all of them.
+
+        Args:
+            rows: which of them.
+            exogenous: what is set from outside in these episodes, ``(T, d)``, or ``(B, T, d)`` for each row: after
+                ``t`` steps, from 0 on, what is in row ``t``, and at last what is in the last one. Where it is NaN, and
+                by default, it begins and changes as recorded.
 
         Returns:
             The observation of every row, ``(B, D)``.
+
+        Raises:
+            ValueError: if ``exogenous`` has another shape, or there is nothing that is set from outside.
         """
+        given = None if exogenous is None else self._exogenous(exogenous)
         if rows is None:
             rows = torch.ones_like(self.steps, dtype=torch.bool)
         self.begun = True
@@ -204,6 +215,11 @@ class Episodes:
         start = self.simulator.reset(len(self), self.random, self.demonstrated_starts)
         members = self.simulator.episode_members(len(self), self.random)
         self.random.draw = torch.where(rows, self.random.draw, drawn)  # the others go on where they were
+        self.series = _in_rows(rows, given, self.series)
+        if given is not None:
+            start = start.clone()
+            places = list(self.simulator.exogenous)
+            start[:, places] = torch.where(given[:, 0].isnan(), start[:, places], given[:, 0])
         self.observation = torch.where(rows.unsqueeze(-1), start, self.observation)
         self.steps = torch.where(rows, 0, self.steps)
         self.push_left = torch.where(rows, 0, self.push_left)
@@ -237,6 +253,7 @@ class Episodes:
             with_uncertainty=with_uncertainty,
             members=self.members,
             noise_scale=self.noise_scale,
+            exogenous=self._set_from_outside(),
         )
         reward, uncertainty = reward - self.zero, None
         if with_uncertainty:
@@ -248,6 +265,33 @@ class Episodes:
         limit = self.steps >= (self.horizon if self.horizon is not None else torch.iinfo(torch.int64).max)
         return Step(observation, reward, terminated, limit, uncertainty if self.uncertainty else None)
 
+    def _exogenous(self, series: Any) -> Tensor:
+        """What is set from outside in each row, ``(B, T, d)``."""
+        features = len(self.simulator.exogenous)
+        if features == 0:
+            raise ValueError(
+                "no feature of this Simulator is exogenous, so nothing can be set from outside: say which are when "
+                "logs are imported (`offsim import --exogenous`), or in data.exogenous, and train it anew"
+            )
+        given = torch.as_tensor(series, dtype=torch.float32, device=self.device)
+        if given.dim() == 2:
+            given = given.expand(len(self), -1, -1)
+        if given.dim() != 3 or given.shape[0] != len(self) or given.shape[1] < 1 or given.shape[2] != features:
+            raise ValueError(
+                f"exogenous has the shape {tuple(torch.as_tensor(series).shape)}, where (T, {features}) or "
+                f"({len(self)}, T, {features}) is expected: a row for each step, from the first observation on"
+            )
+        if bool(given.isinf().any()):
+            raise ValueError("exogenous is not finite: NaN leaves a value as it was recorded")
+        return given
+
+    def _set_from_outside(self) -> Tensor | None:
+        """The next values of what is set from outside, ``(B, d)``."""
+        if self.series is None:
+            return None
+        moment = (self.steps + 1).clamp_max(self.series.shape[1] - 1)
+        return self.series[torch.arange(len(self), device=self.device), moment]
+
     def _pushed(self, action: Tensor) -> Tensor:
         """The actions that are taken, ``(B, A)``: the bounds of a push in those rows where one is under way."""
         begins = (self.push_left == 0) & (self.random.integers(PUSH_PRECISION) < self.pushes * PUSH_PRECISION)
@@ -256,6 +300,22 @@ class Episodes:
         pushed = (self.push_left > 0).unsqueeze(-1)
         self.push_left = (self.push_left - 1).clamp_min(0)
         return torch.where(pushed, drawn, action)
+
+
+def _in_rows(rows: Tensor, given: Tensor | None, before: Tensor | None) -> Tensor | None:
+    """Series ``(B, T, d)`` of which those in some rows are new; ``None`` leaves what it stands for as recorded."""
+    if given is None and (before is None or bool(rows.all())):
+        return None
+    kind = given if given is not None else before
+    assert kind is not None
+    length = max(each.shape[1] for each in (given, before) if each is not None)
+
+    def whole(series: Tensor | None) -> Tensor:
+        if series is None:
+            return kind.new_full((len(rows), length, kind.shape[2]), math.nan)
+        return torch.cat([series, series[:, -1:].expand(-1, length - series.shape[1], -1)], dim=1)
+
+    return torch.where(rows.view(-1, 1, 1), whole(given), whole(before))
 
 
 def _whole(value: object) -> int:

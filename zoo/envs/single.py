@@ -49,12 +49,17 @@ class SimulatorEnv(Named, gymnasium.Env[Array, Array]):
             self.metadata = {**self.metadata, "render_fps": self.renderer.frames_per_second}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
-        """Begin an episode; with a ``seed``, the first of that seed."""
+        """Begin an episode; with a ``seed``, the first of that seed.
+
+        Args:
+            seed: see above.
+            options: ``exogenous``, an array ``(T, d)``: what is set from outside, see ``Episodes.begin``.
+        """
         seed = None if seed is None else operator.index(seed)
         super().reset(seed=seed)
         if seed is not None:
             self.episodes.seed([seed])
-        observation = self._array(self.episodes.begin())
+        observation = self._array(self.episodes.begin(exogenous=(options or {}).get("exogenous")))
         if self.renderer is not None:
             self.renderer.begin(observation)
         return observation, {}

@@ -43,6 +43,12 @@ class Named:
         return observation_names(self.episodes.simulator)
 
     @property
+    def exogenous_names(self) -> tuple[str, ...]:
+        """Of the features that are set from outside, in the order of ``reset(options={"exogenous": ...})``."""
+        names = observation_names(self.episodes.simulator)
+        return tuple(names[place] if names else str(place) for place in self.episodes.simulator.exogenous)
+
+    @property
     def action_names(self) -> tuple[str, ...]:
         """Of those of an action, likewise."""
         return self.episodes.simulator.action_names

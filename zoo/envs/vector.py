@@ -78,7 +78,8 @@ class SimulatorVectorEnv(Named, VectorEnv[Array, Array, Array]):
 
         Args:
             seed: row ``i`` takes ``seed + i``; or one for each row, of which ``None`` stands for no new one.
-            options: see above.
+            options: see above; and ``exogenous``, ``(T, d)`` or ``(num_envs, T, d)``, what is set from outside in these
+                episodes, see ``Episodes.begin``. Episodes that begin by themselves after them go as recorded.
         """
         if seed is not None and not isinstance(seed, Sequence | np.ndarray):
             seed = operator.index(seed)
@@ -93,7 +94,7 @@ class SimulatorVectorEnv(Named, VectorEnv[Array, Array, Array]):
                 raise ValueError(f"{len(seed)} seeds were given for {self.num_envs} environments")
             self.episodes.seed([each if row else None for each, row in zip(seed, rows, strict=True)])
         self._begun = True
-        return self._begin(rows), {}
+        return self._begin(rows, (options or {}).get("exogenous")), {}
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, Info]:
         """Advance every row by one step; actions beyond the bounds are brought within them.
@@ -126,9 +127,10 @@ class SimulatorVectorEnv(Named, VectorEnv[Array, Array, Array]):
         self._waiting = ended
         return observation, reward, terminated, truncated, info
 
-    def _begin(self, rows: NDArray[np.bool_]) -> Array:
+    def _begin(self, rows: NDArray[np.bool_], exogenous: Any = None) -> Array:
         """Begin an episode in some rows; the observation of all."""
-        observation = self._array(self.episodes.begin(torch.as_tensor(rows, device=self.episodes.device)))
+        begun = self.episodes.begin(torch.as_tensor(rows, device=self.episodes.device), exogenous)
+        observation = self._array(begun)
         self._waiting = self._waiting & ~rows
         for row, renderer in enumerate(self._renderers):
             if rows[row]:
