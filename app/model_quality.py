@@ -107,10 +107,11 @@ def drawn_roll_out(simulator: Simulator, table: TensorDict, label: str) -> dict[
     start = starts[:1]
     imagined = open_loop(simulator.transition, table, start, longest)[:, 0]
     real = table["next", "observation"][int(start) : int(start) + longest]
+    shown = simulator.transition.foreseen  # what is set from outside is told, so there is nothing to compare
     return {
         "episode": int(table["episode"][int(start)]),
         "label": label,
-        "names": feature_names(simulator),
-        "real": real.tolist(),
-        "simulated": imagined.tolist(),
+        "names": [feature_names(simulator)[index] for index in shown],
+        "real": real[:, shown].tolist(),
+        "simulated": imagined[:, shown].tolist(),
     }

@@ -111,13 +111,22 @@ class OfflineMLIRL(SimulatorSAC):
             count = len(following)
             acted = self.acted_rows()
             own = self.replay[acted[self.reward_random.integers(len(acted), count)]]
-            rollout = (own["observation"], own["action"], own["next", "observation"])
+            rollout = self._in_expert_surroundings(own, expert)
             share = self.reward_random.uniform(count, 1)
             rate = self.hparams["reward_learning_rate"]
             logged |= yield Descend("reward_objective", (expert, rollout, share), learning_rate=rate, optimizer=1)
             self._follow_levels(logged)
         logged |= yield from super().update(inputs)
         return logged
+
+    def _in_expert_surroundings(self, own: TensorDict, expert: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The policy's rows, set from outside as the demonstrations were, by which the reward may not tell them."""
+        model = self.simulator.transition
+        rollout = (own["observation"], own["action"], own["next", "observation"])
+        if not self.simulator.exogenous:
+            return rollout
+        observation, following = (model.with_exogenous(rollout[at], model.exogenous_of(expert[at])) for at in (0, 2))
+        return observation, rollout[1], following
 
     @property
     def doubtful_reward(self) -> Tensor:

@@ -46,6 +46,7 @@ from lit_modules.rows import (
 from lit_modules.rows_per_update import refuse_too_few_for_game, refuse_too_few_for_members
 from lit_modules.simulator_export import export_simulator
 from lit_modules.spaces import refuse_other_task
+from lit_modules.surroundings import in_expert_surroundings
 from lit_modules.tuned_weight import TUNED, Tuning
 from zoo.exogenous import CAPACITY
 from zoo.policy import Policy
@@ -330,7 +331,7 @@ class OffSim(GameRollOuts):
             return self.reward.features(table["observation"], table["action"], table["next", "observation"]).cpu()
 
         slope = self.hparams["gradient_penalty_target"]
-        surrounded = self.in_expert_surroundings(diverse, expert)
+        surrounded = in_expert_surroundings(self.transition, diverse, expert)
         margins, _ = adaptive_margins(features(expert), expert["episode"], expert["step"], features(surrounded), slope)
         return torch.cat([torch.zeros(len(expert)), margins])
 
@@ -441,10 +442,10 @@ class OffSim(GameRollOuts):
         count = self.hparams["starts"]
         from_expert = round(count * self.hparams["expert_start_share"])
         starts = concatenate([expert[:from_expert], rows["all"][: count - from_expert]])
-        drawn = self.draw_roll_outs(self.in_expert_surroundings(starts, expert))
+        drawn = self.draw_roll_outs(in_expert_surroundings(self.transition, starts, expert))
         streams = {"expert": expert}
         if self.hparams["margin_weight"] > 0:
-            streams["diverse"] = self.in_expert_surroundings(rows["diverse"][: len(expert)], expert)
+            streams["diverse"] = in_expert_surroundings(self.transition, rows["diverse"][: len(expert)], expert)
         for name, stream in streams.items():
             drawn[f"{name}_observation"] = stream["observation"]
             drawn[f"{name}_action"] = stream["action"]
@@ -466,29 +467,8 @@ class OffSim(GameRollOuts):
         if not self.transition.exogenous:
             return starts
         expert = data.expert_train
-        return self.in_expert_surroundings(
-            starts, expert[self.random.integers(len(expert), len(starts)).to(expert.device)]
-        )
-
-    def in_expert_surroundings(self, rows: TensorDict, expert: TensorDict) -> TensorDict:
-        """Rows whose exogenous features are those of expert rows, one after the other, now and after the step.
-
-        What is set from outside tells where an expert was watched, and not what it does: a reward that could tell
-        demonstrations by it would pay for the season that they were recorded in.
-
-        Args:
-            rows: with ``observation`` and, if they hold it, ``next: {observation}``, ``(N, ...)``.
-            expert: rows of the demonstrations, ``(M, ...)``.
-        """
-        model = self.transition
-        if not model.exogenous:
-            return rows
-        taken = expert[torch.arange(len(rows), device=expert.device) % len(expert)]
-        rows = rows.clone()
-        for key in ("observation", ("next", "observation")):
-            if key in rows.keys(True):
-                rows[key] = model.with_exogenous(rows[key], model.exogenous_of(taken[key]).to(rows[key]))
-        return rows
+        drawn = expert[self.random.integers(len(expert), len(starts)).to(expert.device)]
+        return in_expert_surroundings(self.transition, starts, drawn)
 
     def reward_objective(
         self, drawn: dict[str, Tensor], rollouts: dict[str, Tensor]

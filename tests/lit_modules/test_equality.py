@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -90,9 +90,9 @@ def offsim_set_from_outside(folder: Path, seed: int, **settings: Any) -> Method:
     return offsim(folder, seed, exogenous=[1], **settings)
 
 
-def simulator_file(folder: Path, seed: int) -> Path:
+def simulator_file(folder: Path, seed: int, exogenous: Sequence[int] = ()) -> Path:
     simulator = Simulator(
-        TransitionModel(SIZE, 2, members=2, hidden_sizes=(8,)),
+        TransitionModel(SIZE, 2, members=2, hidden_sizes=(8,), exogenous=exogenous),
         RewardModel(SIZE, 2, (8,)),
         TerminationModel(),
         StartStates.of(torch.randn(20, SIZE)),
@@ -101,13 +101,21 @@ def simulator_file(folder: Path, seed: int) -> Path:
     )
     simulator.reward.standardize(torch.linspace(1.0, 3.0, 50), torch.linspace(-1.0, 1.0, 50))
     simulator.calibrate_uncertainty(torch.randn(100, SIZE), torch.randn(100, 2))
+    if (changes := simulator.transition.recorded_changes) is not None:
+        changes.adopt(torch.randn(40, len(exogenous)), torch.randn(40, len(exogenous)))
     path = folder / f"{seed}.safetensors"
     simulator.save(path)
     return path
 
 
-def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC, **settings: Any) -> Method:
-    path = simulator_file(folder, seed)
+def policy(
+    folder: Path,
+    seed: int,
+    method: type[SimulatorPolicy] = SimulatorSAC,
+    exogenous: Sequence[int] = (),
+    **settings: Any,
+) -> Method:
+    path = simulator_file(folder, seed, exogenous)
     sizes: dict[str, Any] = {"starts": 10, "horizon": 3, "batch_size": 16, "refresh_every": 8}
     given = {name: value for name, value in {**sizes, **settings}.items() if value is not None}
     module = method(str(path), hidden_sizes=(8,), **given)
@@ -118,6 +126,11 @@ def policy(folder: Path, seed: int, method: type[SimulatorPolicy] = SimulatorSAC
 
 def policy_and_reward(folder: Path, seed: int, **settings: Any) -> Method:
     return policy(folder, seed, OfflineMLIRL, reward_every=3, reward_hidden_sizes=(8,), **settings)
+
+
+def policy_and_reward_set_from_outside(folder: Path, seed: int, **settings: Any) -> Method:
+    """Two candidates for each next state share what is set from outside."""
+    return policy_and_reward(folder, seed, exogenous=[2, 0], candidates=2, **settings)
 
 
 def dynamics_reward(folder: Path, seed: int) -> Method:
@@ -155,10 +168,22 @@ METHODS = [
     offsim_set_from_outside,
     policy,
     policy_and_reward,
+    policy_and_reward_set_from_outside,
     td3,
     ppo,
     dynamics_reward,
     filtered,
+]
+
+
+COMPILED = [
+    offsim,
+    offsim_set_from_outside,
+    policy,
+    policy_and_reward,
+    policy_and_reward_set_from_outside,
+    td3,
+    ppo,
 ]
 
 
@@ -220,7 +245,7 @@ def assert_same(one: Method, other: Method, logged: tuple[Any, Any], tolerance: 
 
 
 @pytest.mark.skipif(not compiler_at_hand(), reason="torch.compile needs a C++ compiler")
-@pytest.mark.parametrize("make", [offsim, offsim_set_from_outside, policy, policy_and_reward, td3, ppo])
+@pytest.mark.parametrize("make", COMPILED)
 def test_compiled_updates_equal_plain_ones(make: Callable[..., Method], tmp_path: Path) -> None:
     trained = []
     for compile in ("never", "always"):

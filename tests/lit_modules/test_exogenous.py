@@ -9,6 +9,7 @@ from tensordict import TensorDict
 from lit_modules import diagnostics
 from lit_modules.forecasts import forecast_loss
 from lit_modules.offsim import OffSim
+from lit_modules.surroundings import in_expert_surroundings
 
 SIZE, OUTSIDE = 4, (1, 3)
 
@@ -59,16 +60,16 @@ def game() -> OffSim:
 
 def test_other_rows_get_the_surroundings_of_demonstrations(game: OffSim) -> None:
     expert, other = walk(10), walk(25, first=500.0)
-    moved = game.in_expert_surroundings(other, expert)
+    moved = in_expert_surroundings(game.transition, other, expert)
     for key in ("observation", ("next", "observation")):
         expected = expert[key][torch.arange(25) % 10][:, list(OUTSIDE)]
         assert torch.equal(moved[key][:, list(OUTSIDE)], expected)
         assert torch.equal(moved[key][:, [0, 2]], other[key][:, [0, 2]])
     assert float(other["observation"][0, 1]) == 500.0  # what was recorded stays
     starts = TensorDict({"observation": other["observation"], "row": other["row"]}, batch_size=[25])
-    assert set(game.in_expert_surroundings(starts, expert).keys()) == {"observation", "row"}
+    assert set(in_expert_surroundings(game.transition, starts, expert).keys()) == {"observation", "row"}
     plain = OffSim(SIZE, [-1.0], [1.0], termination="none", members=2, proposal={"uniform": 1.0})
-    assert plain.in_expert_surroundings(other, expert) is other
+    assert in_expert_surroundings(plain.transition, other, expert) is other
 
 
 def test_a_forecast_is_told_what_it_was_and_errs_in_what_is_foreseen_alone(game: OffSim) -> None:
