@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from app.data import check, print_findings
 from app.data_checks.recording import read
 from app.errors import UserError
 from app.log_episodes import episodes_of, usual_interval
+from app.log_files import ENCODING
 from app.log_resampling import refuse_resampling, resampled, say_resampled
 from app.places import refuse_unwritable_folder
 from app.tables import MISSING, Layout, feature_names, read_log
@@ -74,6 +77,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "left out an episode is split",
     )
     parser.add_argument(
+        "--time-format",
+        metavar="FORM",
+        help="how that column writes dates, as Python's strptime has it, such as '%%d.%%m.%%Y %%H:%%M:%%S' or "
+        "'%%m/%%d/%%Y %%I:%%M:%%S %%p'",
+    )
+    parser.add_argument(
+        "--encoding",
+        default=ENCODING,
+        metavar="NAME",
+        help=f"of tables that do not say it by their first bytes (default {ENCODING}; Windows often writes cp1252)",
+    )
+    parser.add_argument(
         "--resample",
         type=float,
         metavar="T",
@@ -100,8 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
     root = dataset_root(arguments.dataset_root)
     refuse_unwritable_folder(root)
     refuse_unusable_id(root, arguments.id)
-    names = ("observations", "actions", "next_observations", "episode", "time", "reward", "terminated", "missing")
-    layout = Layout(**{name: getattr(arguments, name) for name in names})
+    layout = Layout(**{field.name: getattr(arguments, field.name) for field in fields(Layout)})
+    _refuse_impossible(layout)
     _refuse_repeated(arguments.files, layout)
     if arguments.resample is not None:
         refuse_resampling(arguments.resample, layout)
@@ -118,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("no log has a row that follows another, so there is no step: give logs of two rows and more")
     _refuse_differing(episodes)
     features = {
-        name: _feature_names(arguments.files[0], given, getattr(episodes[0], name).shape[1])
+        name: _feature_names(arguments.files[0], given, getattr(episodes[0], name).shape[1], layout.encoding)
         for name, given in (("observations", layout.observations), ("actions", layout.actions))
     }
     actions = np.concatenate([episode.actions for episode in episodes])
@@ -190,6 +205,18 @@ def write_dataset(
         minari.load_dataset(dataset_id).storage.update_metadata({RECORDED_BY: facts})
 
 
+def _refuse_impossible(layout: Layout) -> None:
+    """Refuse an encoding that Python does not know, and a form of times without a column of times."""
+    try:
+        codecs.lookup(layout.encoding)
+    except LookupError:
+        raise UserError(
+            f"--encoding {layout.encoding}: there is no such encoding; utf-8, cp1252 and utf-16 are some"
+        ) from None
+    if layout.time_format is not None and layout.time is None:
+        raise UserError("--time-format says how times are written: name their column with --time as well")
+
+
 def _refuse_repeated(files: Sequence[Path], layout: Layout) -> None:
     """Refuse files and columns that are named twice: what an action is copied from is then no state."""
     if (path := _twice([path.resolve() for path in files])) is not None:
@@ -208,8 +235,8 @@ def _twice(values: Sequence[Any]) -> Any:
     return next((value for index, value in enumerate(values) if value in values[:index]), None)
 
 
-def _feature_names(path: Path, names: Sequence[str], features: int) -> list[str]:
-    return list(names) if len(names) == features else feature_names(path, names)
+def _feature_names(path: Path, names: Sequence[str], features: int, encoding: str) -> list[str]:
+    return list(names) if len(names) == features else feature_names(path, names, encoding)
 
 
 def _exogenous(given: Sequence[str], features: Sequence[str]) -> list[int]:

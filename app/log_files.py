@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import re
@@ -17,17 +18,24 @@ from app.errors import UserError
 
 Column = NDArray[Any]
 TABLES = (".csv", ".tsv")
+ENCODING = "utf-8"
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}  # say it themselves
 TRUTH = {"true": "1", "false": "0", "on": "1", "off": "0"}
 MOST_WORDS = 0.5  # share of a column beyond which it is none of numbers
 DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+([eE][-+]?\d+)?")
 
 
-def read_columns(path: Path) -> Mapping[str, Column]:
+def read_columns(path: Path, encoding: str = ENCODING) -> Mapping[str, Column]:
     """Every column of a table, as text, or every array of an archive.
 
     Args:
         path: ``.csv``, with commas between cells or, as spreadsheets write it where numbers have a decimal comma, with
             semicolons; ``.tsv``; or ``.npz``.
+        encoding: of a table that does not begin with a mark of its own.
 
     Raises:
         UserError: if it is none of these, or damaged.
@@ -38,13 +46,17 @@ def read_columns(path: Path) -> Mapping[str, Column]:
     if kind not in TABLES:
         raise UserError(f"{path} is no .csv, .tsv or .npz file: write the log as one of these")
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open("rb") as begun:
+            first = begun.read(4)
+        written = next((name for mark, name in MARKS.items() if first.startswith(mark)), encoding)
+        with path.open(newline="", encoding=written) as file:
             delimiter = "\t" if kind == ".tsv" else _delimiter(file.readline(), file.readline())
             file.seek(0)
             rows = list(csv.reader(file, delimiter=delimiter))
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise UserError(
-            f"cannot read {path}: it is not in UTF-8 ({error.reason}): write it in that encoding"
+            f"cannot read {path}: it is not in {written.upper()} ({error}): say which encoding it is in, such as "
+            "--encoding cp1252 for Windows in Western Europe"
         ) from error
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {error}") from error

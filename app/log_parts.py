@@ -23,11 +23,18 @@ JITTER = 0.1  # share of it by which an interval may differ and nothing is said
 FEW_GAPS = 0.1  # share of the intervals; with more of them a log has no steps of one length
 
 
-def seconds(path: Path, columns: Mapping[str, Column], name: str) -> Times:
+def seconds(path: Path, columns: Mapping[str, Column], name: str, form: str | None = None) -> Times:
     """A column of times, ``(T,)``: dates in seconds, numbers as they are, both from the first one on.
 
+    Args:
+        path: of the file.
+        columns: of it.
+        name: of the column.
+        form: how it writes dates, in the manner of ``datetime.strptime``.
+
     Raises:
-        UserError: if a cell is neither a number nor a date in the form of ISO 8601 or in digits, as 20240501120000.
+        UserError: if a cell is not of that form; without one, if it is neither a number nor a date in the form of
+            ISO 8601 or in digits, as 20240501120000.
     """
     values = column(path, columns, name)
     if values.ndim != 1 or values.dtype.kind not in "biufUM":
@@ -37,9 +44,22 @@ def seconds(path: Path, columns: Mapping[str, Column], name: str) -> Times:
             raise UserError(f"{place(path, int(np.isnat(values).argmax()))}: {name} is missing")
         return np.asarray((values - values[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9, dtype=np.float64)
     texts = [str(value).strip() for value in values]
+    if form is not None:
+        return _from_first([_of_form(path, row, name, text, form) for row, text in enumerate(texts)])
     digits = all(DIGITS.fullmatch(text) for text in texts)  # one alone may be a number
     times = [_seconds(path, row, name, text, digits) for row, text in enumerate(texts)]
+    return _from_first(times)
+
+
+def _from_first(times: Sequence[int | float]) -> Times:
     return np.array([float(time - times[0]) for time in times], dtype=np.float64)
+
+
+def _of_form(path: Path, row: int, name: str, text: str, form: str) -> float:
+    try:
+        return _since_epoch(datetime.strptime(text, form))
+    except ValueError:
+        raise UserError(f"{place(path, row)}: {name} is {text!r}, which is not of the form {form!r}") from None
 
 
 def _seconds(path: Path, row: int, name: str, text: str, digits: bool) -> int | float:
@@ -55,9 +75,14 @@ def _seconds(path: Path, row: int, name: str, text: str, digits: bool) -> int | 
         date = datetime.strptime(text, "%Y%m%d%H%M%S"[: len(text) - 2]) if digits else datetime.fromisoformat(text)
     except ValueError:
         raise UserError(
-            f"{place(path, row)}: {name} is {text!r}, which is neither a number nor a time such as 2024-05-01T12:00:00"
+            f"{place(path, row)}: {name} is {text!r}, which is neither a number nor a time such as "
+            "2024-05-01T12:00:00: say how it is written, such as --time-format '%d.%m.%Y %H:%M:%S'"
         ) from None
-    # Without a zone it is taken for universal time, in which no hour is skipped or repeated
+    return _since_epoch(date)
+
+
+def _since_epoch(date: datetime) -> float:
+    """Seconds; without a zone it is taken for universal time, in which no hour is skipped or repeated."""
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import UserError
-from app.log_files import Column, column, numbers, place, read_columns
+from app.log_files import ENCODING, Column, column, numbers, place, read_columns
 from app.log_parts import Rows, Times, in_order, seconds
 
 MISSING = ("refuse", "split")
@@ -37,6 +37,8 @@ class Layout:
         terminated: name of a column that is not 0 where the row's last state ended the episode for good.
         missing: what becomes of a state or an action that is empty or not finite: ``refuse`` it, or ``split`` the
             episode there.
+        time_format: how times are written, see ``log_parts.seconds``.
+        encoding: of tables, see ``log_files.read_columns``.
     """
 
     observations: Sequence[str]
@@ -47,6 +49,8 @@ class Layout:
     reward: str | None = None
     terminated: str | None = None
     missing: str = MISSING[0]
+    time_format: str | None = None
+    encoding: str = ENCODING
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ def read_log(path: Path, layout: Layout) -> Log:
     Raises:
         UserError: naming file, column and row of what cannot be used.
     """
-    columns = read_columns(path)
+    columns = read_columns(path, layout.encoding)
     _refuse_other_shapes(path, columns, layout)
     _refuse_unnamed_episodes(path, columns, layout)
     split = layout.missing == "split"
@@ -129,7 +133,7 @@ def read_log(path: Path, layout: Layout) -> Log:
     rewards = numbers(path, columns, [layout.reward]) if layout.reward else nothing
     ends = numbers(path, columns, [layout.terminated]) if layout.terminated else nothing
     names, episodes = _runs(column(path, columns, layout.episode) if layout.episode else nothing[:, 0])
-    times = seconds(path, columns, layout.time) if layout.time is not None else None
+    times = seconds(path, columns, layout.time, layout.time_format) if layout.time is not None else None
     if times is not None:
         episodes = in_order(path, times, episodes)
     ended = np.nan_to_num(ends[:, 0]) != 0
@@ -193,9 +197,9 @@ def _refuse_rows(
     raise UserError(f"{place(log.path, row)}: {name} is {what}: {advice}")
 
 
-def feature_names(path: Path, names: Sequence[str]) -> list[str]:
+def feature_names(path: Path, names: Sequence[str], encoding: str = ENCODING) -> list[str]:
     """A name for every feature that columns of a file hold: those of a table are numbered, ``pose 0``, ``pose 1``."""
-    columns = read_columns(path)
+    columns = read_columns(path, encoding)
     found = []
     for name in names:
         width = columns[name].reshape(len(columns[name]), -1).shape[1]

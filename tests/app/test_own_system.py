@@ -269,6 +269,21 @@ def test_a_file_that_is_named_twice_is_refused(root: Path, capsys: pytest.Captur
     assert f"{root / 'data'} cannot be a folder to write to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--encoding", "klingon"), "there is no such encoding"),
+        (("--time-format", "%Y"), "name their column with --time as well"),
+    ],
+)
+def test_ways_to_read_that_there_are_not_are_refused(
+    root: Path, words: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_log(root / "good.csv", 3, 0, True)
+    assert imported(root, "good", *BOUNDS, *words) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_root_in_the_home_folder_is_one_place(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(root))
     monkeypatch.setenv("MINARI_DATASETS_PATH", "~/data")

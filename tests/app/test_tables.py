@@ -111,6 +111,24 @@ def test_rows_are_taken_in_the_order_of_time_and_split_where_some_are_left_out(l
     assert timed(log, nanoseconds) == [[0, 1, 2, 3]]
 
 
+def test_dates_may_be_written_in_any_form_that_one_tells(log: Path) -> None:
+    european = ["31.12.2024 23:59:59", "01.01.2025 00:00:00", "01.01.2025 00:00:01"]
+    assert timed(log, european, time_format="%d.%m.%Y %H:%M:%S") == [[0, 1, 2]]
+    american = ["2/1/2024 11:59:59 PM", "2/2/2024 12:00:00 AM", "2/2/2024 12:00:01 AM"]
+    assert timed(log, american, time_format="%m/%d/%Y %I:%M:%S %p") == [[0, 1, 2]]
+    with pytest.raises(UserError, match=r"row 1 \(line 2\): time is '31.12.2024 23:59:59'.*--time-format '%d"):
+        timed(log, european)
+    with pytest.raises(UserError, match=r"row 1 .*is not of the form '%Y'"):
+        timed(log, european, time_format="%Y")
+
+
+@pytest.mark.parametrize(("encoding", "told"), [("cp1252", "cp1252"), ("utf-16", "utf-8"), ("utf-8-sig", "utf-8")])
+def test_files_of_other_encodings_are_read(log: Path, encoding: str, told: str) -> None:
+    log.write_text("Füllstand;Ventil °\n1,5;0\n2;1\n", encoding=encoding)
+    (only,) = read_episodes(log, Layout(["Füllstand"], ["Ventil °"], encoding=told))
+    assert only.observations[:, 0].tolist() == [1.5, 2.0] and only.actions[:, 0].tolist() == [0.0]
+
+
 def test_a_row_too_many_is_no_step(log: Path) -> None:
     times = [*map(str, range(20)), "7.01"]
     with pytest.warns(UserWarning, match="2 instead of 1"):
