@@ -15,12 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from app.errors import UserError
+from app.policy_methods import policy_method, shipped_method
 from app.settings import refuse_misfits, refuse_other_types
 from datamodules.errors import DataError
 from lit_modules.behaviour_cloning import ROWS, BehaviourCloning
 from lit_modules.dynamics_reward import DynamicsRewardGame
 from lit_modules.hold import FAILING, KNOWN
-from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.replay_learner import ReplayLearner
 from lit_modules.rows_per_update import (
@@ -28,10 +28,6 @@ from lit_modules.rows_per_update import (
     refuse_too_few_for_members,
     refuse_too_few_for_policy,
 )
-from lit_modules.simulator_policy import SimulatorPolicy
-from lit_modules.simulator_ppo import SimulatorPPO
-from lit_modules.simulator_sac import SimulatorSAC
-from lit_modules.simulator_td3 import SimulatorTD3
 from lit_modules.weighted_cloning import WeightedCloning
 from zoo.tasks import TASKS, is_known
 
@@ -39,12 +35,6 @@ DEFAULTS = "defaults"
 FULL = "full"
 LARGEST_SEED = 2**32 - 1  # NumPy's
 METHODS = "methods"  # folder of the settings of learners that differ from those in the defaults
-POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
-    "SimulatorSAC": SimulatorSAC,
-    "SimulatorTD3": SimulatorTD3,
-    "SimulatorPPO": SimulatorPPO,
-    "OfflineMLIRL": OfflineMLIRL,
-}
 STAGES = ("behaviour_cloning", "simulator", "weighted_cloning", "dynamics_reward", "policy")
 OPTIONAL = ("weighted_cloning", "dynamics_reward")  # of these, what a run may leave out
 # Settings that came after runs had been published, at the value that changes nothing: such runs lack them, that is all
@@ -215,7 +205,7 @@ def overlay(known: DictConfig, differences: DictConfig) -> DictConfig:
 
 def _with_method(defaults: DictConfig, method: str | None) -> DictConfig:
     """The defaults with the settings of a learner in the place of those that they have."""
-    file = find_configuration(f"{METHODS}/{method}")
+    file = find_configuration(f"{METHODS}/{None if method is None else shipped_method(method)}")
     if file is None:
         return defaults
     settings = read_yaml(file)
@@ -309,14 +299,12 @@ def resolve(configuration: DictConfig, budget: str, options: dict[str, Any], ove
         merged.stages = [name for name in merged.stages if name != "weighted_cloning"]
     if merged.behaviour_cloning.rows not in ROWS:
         raise UserError(f"behaviour_cloning.rows is {merged.behaviour_cloning.rows!r}: choose one of {', '.join(ROWS)}")
-    if merged.policy.method not in POLICY_METHODS:
-        raise UserError(f"unknown policy.method {merged.policy.method!r}: choose one of {', '.join(POLICY_METHODS)}")
     methods: tuple[type, ...] = (
         BehaviourCloning,
         OffSim,
         WeightedCloning,
         DynamicsRewardGame,
-        POLICY_METHODS[merged.policy.method],
+        policy_method(merged.policy.method),
     )
     for stage, method in zip(STAGES, methods, strict=True):
         _refuse_unknown_arguments(f"{stage}.model", merged[stage].model, method)
@@ -335,16 +323,17 @@ def refuse_seed(seed: int) -> None:
 def _refuse_other_rows(configuration: DictConfig) -> None:
     """Refuse rows of data that the policy's method does not read, and the lack of those that it does."""
     name = configuration.policy.method
+    method = policy_method(name)
     for stream in ("expert", "all"):
         rows = configuration.policy[f"{stream}_rows"]
-        if stream in POLICY_METHODS[name].streams and rows < 1:
+        if stream in method.streams and rows < 1:
             raise UserError(f"{name} learns from {stream} rows as well: set policy.{stream}_rows to at least 1")
-        if stream not in POLICY_METHODS[name].streams and rows != 0:
+        if stream not in method.streams and rows != 0:
             raise UserError(f"{name} reads no {stream} rows: set policy.{stream}_rows to 0")
     _refuse_too_few("simulator", configuration, OffSim, refuse_too_few_for_members)
     if configuration.simulator.updates > (configuration.simulator.model.get("pretraining_updates") or 0):
         _refuse_too_few("simulator", configuration, OffSim, refuse_too_few_for_game)
-    if issubclass(POLICY_METHODS[name], ReplayLearner):
+    if issubclass(method, ReplayLearner):
         _refuse_too_few("policy", configuration, ReplayLearner, refuse_too_few_for_policy)
 
 

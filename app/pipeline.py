@@ -12,7 +12,6 @@ import lightning
 from omegaconf import DictConfig, OmegaConf
 
 from app.cloned_start import cloned_start, in_words, weighted_start
-from app.configuration import POLICY_METHODS
 from app.errors import UserError
 from app.evaluate import episode_returns, real_episodes, summarize_episodes
 from app.export import simulator_of
@@ -20,6 +19,7 @@ from app.finished_run import POLICIES, FinishedRun, policies_of, start_of
 from app.model_quality import write_model_quality
 from app.over_training import diagnose_training
 from app.own_system import evaluate_in_simulator, evaluation_command, table
+from app.policy_methods import policy_method
 from app.recorded_rewards import reward_rank_correlation
 from app.report import NOT_JOINED, write_report
 from app.reward_histograms import write_reward_histograms
@@ -132,7 +132,7 @@ def make_module(configuration: DictConfig, folder: Path, stage: str, data: Trans
         return OffSim(task=configuration.task, cloned_policy=cloned, **settings)
     if stage == "dynamics_reward":
         return DynamicsRewardGame(simulator=simulator, **settings)
-    return POLICY_METHODS[configuration.policy.method](
+    return policy_method(configuration.policy.method)(
         simulator=simulator,
         cloned_policy=str(start_of(configuration, folder)),
         snapshot_every=configuration.policy.updates // configuration.evaluation.curve_points,

@@ -12,13 +12,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from app.checkpoints import LAST, last_checkpoint
-from app.configuration import POLICY_METHODS, refuse_seed
+from app.configuration import refuse_seed
 from app.errors import UserError
 from app.export import save_learned
 from app.finished_run import POLICIES
 from app.folder_lock import locked
 from app.loggers import make_loggers
 from app.pipeline import finish, make_data, make_module, say, training_steps
+from app.policy_methods import policy_method
 from app.rehearsal import rehearse
 from app.run_data import keep_to_data
 from app.run_folder import claim_folder, is_finished, note_stage, write_whole
@@ -65,7 +66,7 @@ def train_seeds(configuration: DictConfig, seeds: list[int], folder: Path) -> di
     if several(configuration.devices):
         raise UserError("seeds are trained together on one device: leave devices at 1, or train one seed at a time")
     try:
-        POLICY_METHODS[configuration.policy.method].refuse_lock_step(configuration.policy.model)
+        policy_method(configuration.policy.method).refuse_lock_step(configuration.policy.model)
     except ValueError as error:
         raise UserError(f"policy.model: {error}") from error
     rehearse(configuration)

@@ -54,6 +54,39 @@ def test_methods_of_ones_own_train(mylab: Any, fit_words: Callable[..., list[str
             assert command.main([*words, "--trainer.max_steps=6", "--ckpt_path=last"]) == 0
 
 
+def test_a_learner_of_ones_own_is_a_stage_of_a_run(
+    mylab: Any, finished: Path, tiny_overrides: list[str], data_root: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(data_root))
+    words = ["train", "hopper", "--expert=tiny/hopper/expert-v0", "--diverse=tiny/hopper/other-v0", *tiny_overrides]
+    words += ["--demonstrations=3"]
+    words += ["--policy.method=mylab.SparingTD3", f"--stages-of={finished}", "--evaluation.episodes=1"]
+    assert command.main([*words, "--policy.model.effort=0.7", f"--out={tmp_path / 'run'}"]) == 0
+    saved = torch.load(tmp_path / "run" / "policy" / "last.ckpt", weights_only=True)
+    assert saved["hyper_parameters"]["effort"] == 0.7
+    assert saved["hyper_parameters"]["exploration_noise"] == 0.1  # TD3's settings, not those of SAC
+    assert "train/effort" in (tmp_path / "run" / "policy" / "metrics.csv").read_text()
+    assert command.main([*words, "--policy.model.efort=0.7", f"--out={tmp_path / 'other'}"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("SimulatorSAK", "did you mean SimulatorSAC"),
+        ("mylab.Nothing", "has no attribute 'Nothing'"),
+        ("nolab.Learner", "No module named 'nolab'"),
+        ("mylab.HuberCloning", "is no learner in a Simulator"),
+        ("pathlib.Path", "is no learner in a Simulator"),
+    ],
+)
+def test_what_is_no_learner_is_refused_before_any_work(
+    mylab: Any, name: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "hopper", f"--policy.method={name}", f"--out={tmp_path / 'run'}"]
+    assert command.main(words) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_a_method_that_leaves_nothing_is_refused_before_it_trains(
     mylab: Any, fit_words: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app import main as command
-from app.configuration import POLICY_METHODS, load_configuration, parse_overrides, resolve, shipped_tasks
+from app.configuration import load_configuration, parse_overrides, resolve, shipped_tasks
 from app.errors import UserError
 from app.pipeline import learned_alone
+from app.policy_methods import POLICY_METHODS
 from app.run_folder import configuration_of
 from app.train_seeds import parse_seeds
 from datamodules import TransitionDataModule
