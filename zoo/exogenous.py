@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 CAPACITY = 100_000  # recorded steps at most
+BUFFERS = {"keys": 0, "values": 0, "following": 0, "single_values": 1, "single_following": 1}  # and the way of records
+SORTED = ("keys", "single_values")  # and infinite behind what is recorded
 SPREAD = 1.5  # weights of features lie between 1 and this, so that hardly two states of several have one key
 
 
 class RecordedChanges(nn.Module):
     """Exogenous features change as they were recorded to.
 
-    A step looks for the recorded values that are nearest to the present ones, and takes the change that followed
-    them; where the same values were recorded many times, as those of a setpoint, it takes one of these times at random.
-    So a series whose values do not repeat goes on as it was recorded, and a setpoint changes as often, and to what, it
-    changed in the record. The next values depend on the present ones alone: they belong to the state of a Markov
-    process like all else.
+    Where the present values were recorded, all of them at one time, what followed them follows again; where they were
+    recorded many times, as those of a setpoint are, it is what followed one of these times, drawn at random. So a
+    series whose values do not repeat goes on as it was recorded, and a setpoint changes as often, and to what, it
+    changed in the record. Where they were not recorded together, as when one of them is told otherwise, each feature
+    goes on by itself likewise: from what is nearest to it, by the change that followed.
+
+    The next values depend on the present ones alone, as those of a Markov process do.
 
     Args:
         features: d, how many they are.
@@ -26,14 +32,19 @@ class RecordedChanges(nn.Module):
     keys: Tensor
     values: Tensor
     following: Tensor
+    single_values: Tensor
+    single_following: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        # Nearest is meant along one direction of the standardised features, in which every record has its place
+        self.features = features
+        # A record of all features has its place along one direction of the standardised ones; d records of one each
         self.register_buffer("weights", torch.ones(features, dtype=torch.float64))
         self.register_buffer("keys", torch.full((CAPACITY,), torch.inf, dtype=torch.float64))
         self.register_buffer("values", torch.zeros(CAPACITY, features))
         self.register_buffer("following", torch.zeros(CAPACITY, features))
+        self.register_buffer("single_values", torch.full((features, CAPACITY), torch.inf))
+        self.register_buffer("single_following", torch.zeros(features, CAPACITY))
 
     @torch.no_grad()
     def adopt(self, values: Tensor, following: Tensor) -> None:
@@ -45,17 +56,47 @@ class RecordedChanges(nn.Module):
         if len(values) == 0:
             raise ValueError("no step is recorded, so nothing says how exogenous features change")
         values, following = (each[:CAPACITY].to(self.values) for each in (values, following))
-        count, features = values.shape
+        count = len(values)
         deviation = values.double().std(dim=0, correction=0)
-        spread = 1.0 + (SPREAD - 1.0) * torch.rand(features, generator=torch.Generator().manual_seed(0)).double()
-        self.weights.copy_(spread.to(deviation) / torch.where(deviation > 0, deviation, 1.0))
+        spread = torch.rand(self.features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        weights = (1.0 + (SPREAD - 1.0) * spread.to(deviation)) / torch.where(deviation > 0, deviation, 1.0)
+        self.weights.copy_(weights)
+        # What is behind the records is infinite, where nothing finds it
+        self.keys.fill_(torch.inf)
+        self.single_values.fill_(torch.inf)
         order = self.key(values).argsort(stable=True)
         self.values[:count], self.following[:count] = values[order], following[order]
-        self.keys.fill_(torch.inf)  # behind what is recorded, where nothing finds it
         self.keys[:count] = self.key(self.values[:count])
+        for feature in range(self.features):
+            order = values[:, feature].argsort(stable=True)
+            self.single_values[feature, :count] = values[order, feature]
+            self.single_following[feature, :count] = following[order, feature]
+
+    @property
+    def count(self) -> int:
+        """How many steps are kept."""
+        return int(self.keys.isfinite().sum())
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """PyTorch's, without the room that is left: files hold what was recorded."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, along in BUFFERS.items():
+            destination[prefix + name] = destination[prefix + name].narrow(along, 0, self.count).clone()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """PyTorch's, with the room that files leave out: models of several seeds are stacked, so all have one size."""
+        for name, along in BUFFERS.items():
+            found = state_dict.get(prefix + name)
+            if found is None or found.dim() != self.get_buffer(name).dim() or found.shape[along] > CAPACITY:
+                continue  # which PyTorch refuses
+            room = list(found.shape)
+            room[along] = CAPACITY - found.shape[along]
+            rest = found.new_full(room, torch.inf if name in SORTED else 0.0)
+            state_dict[prefix + name] = torch.cat([found, rest], dim=along)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def key(self, values: Tensor) -> Tensor:
-        """Where values ``(..., d)`` have their place among the records, ``(...)``."""
+        """Where values ``(..., d)`` have their place among the records of all features, ``(...)``."""
         return (values.double() * self.weights).sum(dim=-1)
 
     def forward(self, values: Tensor, share: Tensor) -> Tensor:
@@ -63,16 +104,34 @@ class RecordedChanges(nn.Module):
 
         Args:
             values: present ones, ``(..., d)``.
-            share: which of equal records to take, uniform from 0 to 1, ``(...)``.
+            share: which of equal records to take, uniform from 0 to 1, ``(..., d)``: the first for all features
+                together, each for a feature by itself.
         """
-        key = self.key(values)
-        last = self.keys.isfinite().sum() - 1
-        above = torch.minimum(torch.searchsorted(self.keys, key), last)
-        below = (above - 1).clamp_min(0)
-        nearest = torch.where((key - self.keys[below]) < (self.keys[above] - key), self.keys[below], self.keys[above])
-        first = torch.searchsorted(self.keys, nearest)
-        count = torch.searchsorted(self.keys, nearest, right=True) - first
-        taken = first + torch.minimum((share * count).long(), count - 1)
-        recorded, following = self.values[taken], self.following[taken]
-        # To the last bit as recorded where the present values are, so that the step after finds its place as well
-        return torch.where(values == recorded, following, values + (following - recorded))
+        taken = _nearest(self.keys, self.key(values), share[..., 0])
+        together = (self.values[taken] == values).all(dim=-1, keepdim=True)
+        single = [self._alone(feature, values[..., feature], share[..., feature]) for feature in range(self.features)]
+        return torch.where(together, self.following[taken], torch.stack(single, dim=-1))
+
+    def _alone(self, feature: int, value: Tensor, share: Tensor) -> Tensor:
+        """The next value of one feature, ``(...)``."""
+        taken = _nearest(self.single_values[feature], value, share)
+        recorded, following = self.single_values[feature][taken], self.single_following[feature][taken]
+        # To the last bit as recorded where the present value is, so that the step after finds its place as well
+        return torch.where(value == recorded, following, value + (following - recorded))
+
+
+def _nearest(records: Tensor, key: Tensor, share: Tensor) -> Tensor:
+    """Places of the records nearest to keys ``(...)``, of equal ones that which a share of 0 to 1 says.
+
+    Args:
+        records: sorted, infinite behind the last, ``(C,)``.
+        key: what is looked for, ``(...)``.
+        share: ``(...)``.
+    """
+    last = (records.isfinite().sum() - 1).clamp_min(0)
+    above = torch.minimum(torch.searchsorted(records, key.contiguous()), last)
+    below = (above - 1).clamp_min(0)
+    nearest = torch.where((key - records[below]) < (records[above] - key), records[below], records[above])
+    first = torch.searchsorted(records, nearest)
+    count = torch.searchsorted(records, nearest, right=True) - first
+    return first + torch.minimum((share * count).long(), count - 1)

@@ -236,11 +236,11 @@ class TransitionModel(nn.Module):
             raise ValueError("no feature of this model is set from outside")
         present = self.exogenous_of(observation)
         if noise is None:
-            share = torch.full_like(present[..., 0], 0.5)
+            share = torch.full_like(present, 0.5)
         else:
             while noise.dim() > observation.dim():  # several differences, one world around them
                 noise = noise[0]
-            share = torch.special.ndtr(noise[..., self.exogenous[0]])
+            share = torch.special.ndtr(self.exogenous_of(noise))
         return self.recorded_changes(present, share)
 
     def exogenous_of(self, observation: Tensor) -> Tensor:
