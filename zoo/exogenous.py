@@ -28,6 +28,7 @@ class RecordedChanges(nn.Module):
         features: d, how many they are.
     """
 
+    last: Tensor
     weights: Tensor
     keys: Tensor
     values: Tensor
@@ -38,6 +39,7 @@ class RecordedChanges(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.features = features
+        self.register_buffer("last", torch.tensor(-1))  # place of the last record
         # A record of all features has its place along one direction of the standardised ones; d records of one each
         self.register_buffer("weights", torch.ones(features, dtype=torch.float64))
         self.register_buffer("keys", torch.full((CAPACITY,), torch.inf, dtype=torch.float64))
@@ -61,6 +63,7 @@ class RecordedChanges(nn.Module):
         spread = torch.rand(self.features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         weights = (1.0 + (SPREAD - 1.0) * spread.to(deviation)) / torch.where(deviation > 0, deviation, 1.0)
         self.weights.copy_(weights)
+        self.last.fill_(count - 1)
         # What is behind the records is infinite, where nothing finds it
         self.keys.fill_(torch.inf)
         self.single_values.fill_(torch.inf)
@@ -75,7 +78,7 @@ class RecordedChanges(nn.Module):
     @property
     def count(self) -> int:
         """How many steps are kept."""
-        return int(self.keys.isfinite().sum())
+        return int(self.last) + 1
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """PyTorch's, without the room that is left: files hold what was recorded."""
@@ -107,28 +110,28 @@ class RecordedChanges(nn.Module):
             share: which of equal records to take, uniform from 0 to 1, ``(..., d)``: the first for all features
                 together, each for a feature by itself.
         """
-        taken = _nearest(self.keys, self.key(values), share[..., 0])
+        taken = _nearest(self.keys, self.last, self.key(values), share[..., 0])
         together = (self.values[taken] == values).all(dim=-1, keepdim=True)
         single = [self._alone(feature, values[..., feature], share[..., feature]) for feature in range(self.features)]
         return torch.where(together, self.following[taken], torch.stack(single, dim=-1))
 
     def _alone(self, feature: int, value: Tensor, share: Tensor) -> Tensor:
         """The next value of one feature, ``(...)``."""
-        taken = _nearest(self.single_values[feature], value, share)
+        taken = _nearest(self.single_values[feature], self.last, value, share)
         recorded, following = self.single_values[feature][taken], self.single_following[feature][taken]
         # To the last bit as recorded where the present value is, so that the step after finds its place as well
         return torch.where(value == recorded, following, value + (following - recorded))
 
 
-def _nearest(records: Tensor, key: Tensor, share: Tensor) -> Tensor:
+def _nearest(records: Tensor, last: Tensor, key: Tensor, share: Tensor) -> Tensor:
     """Places of the records nearest to keys ``(...)``, of equal ones that which a share of 0 to 1 says.
 
     Args:
         records: sorted, infinite behind the last, ``(C,)``.
+        last: place of the last, ``()``.
         key: what is looked for, ``(...)``.
         share: ``(...)``.
     """
-    last = (records.isfinite().sum() - 1).clamp_min(0)
     above = torch.minimum(torch.searchsorted(records, key.contiguous()), last)
     below = (above - 1).clamp_min(0)
     nearest = torch.where((key - records[below]) < (records[above] - key), records[below], records[above])
