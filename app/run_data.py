@@ -60,7 +60,9 @@ def _noted(folder: Path) -> dict[str, str]:
 
 
 def _hash(name: str) -> str:
-    return str(data_facts(resolve(name), default_cache_dir())["sha256"])
+    source = resolve(name)
+    told = f", exogenous {list(source.exogenous)}" if source.exogenous else ""  # which is beside the file
+    return str(data_facts(source, default_cache_dir())["sha256"]) + told
 
 
 def _listed(names: str | ListConfig) -> list[str]:

@@ -230,7 +230,8 @@ class TransitionDataModule(lightning.LightningDataModule):
         """What was used of each dataset, ready for JSON: its id, role, SHA-256, episodes, rows and demonstrations.
 
         ``episodes``, ``rows`` and ``demonstrations`` count what is trained on, ``held_out_episodes`` and
-        ``held_out_rows`` what is held out, ``total_episodes`` and ``total_steps`` the whole dataset.
+        ``held_out_rows`` what is held out, ``total_episodes`` and ``total_steps`` the whole dataset; ``exogenous`` are
+        the numbers of the features that are set from outside, if there are any.
         """
         train_lengths, held_out_lengths = self._lengths
         facts = []
@@ -251,6 +252,7 @@ class TransitionDataModule(lightning.LightningDataModule):
                     "held_out_rows": held_out_rows,
                     "total_episodes": known["episodes"],
                     "total_steps": known["steps"],
+                    **({"exogenous": list(self.exogenous)} if self.exogenous else {}),
                 }
             )
         return facts

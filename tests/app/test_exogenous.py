@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import gymnasium
@@ -55,6 +57,7 @@ def test_a_run_on_such_logs(root: Path, tiny_overrides: list[str], capsys: pytes
     assert command.main([*words, "--out", str(out)]) == 0
     simulator = load(out)
     assert simulator.exogenous == (0, 2)
+    assert all(each["exogenous"] == [0, 2] for each in json.loads((out / "metrics.json").read_text())["data"])
 
     recorded = minari.load_dataset("tank/good-v0")
     episodes = [episode.observations.astype(np.float32) for episode in recorded]
@@ -77,6 +80,12 @@ def test_a_run_on_such_logs(root: Path, tiny_overrides: list[str], capsys: pytes
     assert "It is told what is set from outside (setpoint, inflow)" in card
     rows = {line.split("|")[1].strip(): line for line in card.splitlines() if line.startswith("| ")}
     assert "–" in rows["setpoint"] and "–" in rows["inflow"] and "–" not in rows["level"]
+
+    shutil.rmtree(root / "data" / "tank")
+    assert imported(root, "good", "--exogenous", "inflow") == imported(root, "other", "--exogenous", "inflow") == 0
+    capsys.readouterr()
+    assert command.main([*words, "--out", str(out)]) == 2
+    assert "tank/good-v0 is no longer the data" in capsys.readouterr().err
 
 
 def test_several_seeds_learn_from_records_of_their_own(root: Path, tiny_overrides: list[str]) -> None:
