@@ -20,6 +20,7 @@ SHIFT_GAIN = 0.12  # share of the unexplained change that a shift has to explain
 SHIFT_DIFFERENCE = 0.01  # share of all change, likewise: of what is known nearly exactly a share means nothing
 BEFORE_ADDS = 0.15  # share of what the next action leaves unexplained that the row's own explains, if that one drives
 REACTION = 0.98  # share of the actions that follow linearly from the row's own observation, above which they are known
+MOVED = 0.1  # share of what observations leave open of a feature's change, from which actions move it
 FEWEST = 10  # steps, below which everything looks like a clock, a copy or another unit
 SHIFT_ROWS = 20_000
 
@@ -73,7 +74,8 @@ def statistical(source: Source, episodes: Sequence[Recorded], rows: Transitions)
         *_time_limits(rows),
         *_no_end(rows),
         *_early_ends(rows),
-        *_shifted(rows),
+        *_shifted(source, rows),
+        *_moved_by_actions(source, rows),
         *sensors(source, episodes, rows),
     ]
 
@@ -122,6 +124,7 @@ def _clocks(source: Source, rows: Transitions) -> list[Finding]:
     change = rows.following - rows.observation
     mean, spread = change.mean(axis=0), change.std(axis=0)
     counting = np.flatnonzero((mean != 0.0) & (spread <= CLOCK_SPREAD * np.abs(mean)))
+    counting = np.setdiff1d(counting, source.exogenous)  # the time of day is known to whoever simulates
     if not len(counting):
         return []
     feature = int(counting[-1])
@@ -195,7 +198,7 @@ def _early_ends(rows: Transitions) -> list[Finding]:
     return [Finding("early ends", NOTE, text)]
 
 
-def _shifted(rows: Transitions) -> list[Finding]:
+def _shifted(source: Source, rows: Transitions) -> list[Finding]:
     """Whether the action of the row before, or after, forecasts the change of the observation better.
 
     That of the row after does so in good data as well, where a controller reacts to what it sees next: an expert
@@ -208,13 +211,14 @@ def _shifted(rows: Transitions) -> list[Finding]:
     if len(inner) < 10 * (rows.observation.shape[1] + rows.action.shape[1]):
         return []
     inner = inner[np.linspace(0, len(inner) - 1, min(SHIFT_ROWS, len(inner))).astype(int)]
-    left = {shift: _unexplained(rows, inner, shift) for shift in (-1, 0, 1)}
+    moved = [feature for feature in range(source.observation_size) if feature not in source.exogenous]
+    left = {shift: _unexplained(rows, inner, moved, shift) for shift in (-1, 0, 1)}
     best = min(left, key=lambda shift: left[shift])
     if left[0] - left[best] < max(SHIFT_GAIN * left[0], SHIFT_DIFFERENCE):
         return []
     if best > 0 and 1.0 - _linear_rest(rows.observation[inner], rows.action[inner]) > REACTION:
         return []
-    if best > 0 and left[best] - _unexplained(rows, inner, best, 0) > BEFORE_ADDS * left[best]:
+    if best > 0 and left[best] - _unexplained(rows, inner, moved, best, 0) > BEFORE_ADDS * left[best]:
         return []
     beside = "next" if best > 0 else "previous"
     text = (
@@ -224,10 +228,28 @@ def _shifted(rows: Transitions) -> list[Finding]:
     return [Finding("shifted actions", NOTE, text, "shifted actions", best)]
 
 
-def _unexplained(rows: Transitions, at: Array, *shifts: int) -> float:
-    """Share of the change of the observation that no linear function of it and of actions so many rows on explains."""
+def _moved_by_actions(source: Source, rows: Transitions) -> list[Finding]:
+    """Exogenous features whose changes follow from actions, which nothing in a simulator would let move them."""
+    if len(rows) < 10 * (rows.observation.shape[1] + rows.action.shape[1]):
+        return []
+    at = np.linspace(0, len(rows) - 1, min(SHIFT_ROWS, len(rows))).astype(int)
+    for feature in source.exogenous:
+        without, left = (_unexplained(rows, at, [feature], *shifts) for shifts in ((), (0,)))
+        if without - left > MOVED * without:
+            name = source.feature("observation", feature)
+            text = (
+                f"observation feature {name} is said to be set from outside, but {1 - left / without:.0%} of what its "
+                "change leaves open follows from the action: a simulator would not let the action move it; import the "
+                "log without it in --exogenous, unless the two have a cause in common"
+            )
+            return [Finding("exogenous features that actions move", NOTE, text)]
+    return []
+
+
+def _unexplained(rows: Transitions, at: Array, features: Sequence[int], *shifts: int) -> float:
+    """Share of the change of features that no linear function of observations and actions so many rows on explains."""
     inputs = np.concatenate([rows.observation[at], *(rows.action[at + shift] for shift in shifts)], axis=1)
-    return _linear_rest(inputs, rows.following[at] - rows.observation[at])
+    return _linear_rest(inputs, (rows.following[at] - rows.observation[at])[:, list(features)])
 
 
 def _linear_rest(inputs: Array, outputs: Array) -> float:

@@ -125,6 +125,22 @@ def test_a_repaired_copy_knows_it_as_well(root: Path) -> None:
     assert resolve("tank/good-v1").exogenous == (0, 2)
 
 
+def test_what_actions_move_is_not_set_from_outside(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert imported(root, "good", "--exogenous", "level") == 0
+    assert "feature 1 (level) is said to be set from outside, but" in capsys.readouterr().out
+    assert imported(root, "other", *OUTSIDE) == 0
+    assert "said to be set" not in capsys.readouterr().out
+
+
+def test_the_time_of_day_is_no_clock_to_leave_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head, *lines = (root / "good.csv").read_text().splitlines()
+    with_clock = [f"{head},hour", *(f"{line},{0.25 * (index % 40)}" for index, line in enumerate(lines))]
+    (root / "good.csv").write_text("\n".join(with_clock))
+    features = ["--observations", "setpoint", "level", "hour"]
+    assert imported(root, "good", *features, "--exogenous", "setpoint", "hour") == 0
+    assert "it is a clock" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [(["pressure"], "none of the observations setpoint, level, inflow"), (["setpoint", "level", "inflow"], "nothing")],
