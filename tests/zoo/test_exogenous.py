@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from zoo import Simulator
+from zoo.envs import SimulatorTorchRLEnv
 from zoo.exogenous import CAPACITY, RecordedChanges
 from zoo.reward import RewardModel
 from zoo.start_states import StartStates
@@ -202,6 +203,14 @@ def test_rows_of_a_vector_environment_are_told_apart() -> None:
     envs.reset(options={"reset_mask": np.array([True, False, False])})
     observation, *_ = envs.step(np.zeros((3, 1), dtype=np.float32))
     assert observation[0, 3] == series()[1, 1] and observation[1:, 3].tolist() == [7.0, 2.0]
+
+
+def test_torchrl_is_told_too() -> None:
+    env = SimulatorTorchRLEnv(made(series()), num_envs=2)
+    plan = torch.arange(4.0).unsqueeze(-1).expand(4, 2)
+    begun = env.reset(exogenous=plan)
+    rolled = env.rollout(3, auto_reset=False, tensordict=begun)
+    assert rolled["next", "observation"][:, :, 1].tolist() == [[1.0, 2.0, 3.0]] * 2
 
 
 def test_nothing_can_be_set_where_nothing_is_set_from_outside() -> None:

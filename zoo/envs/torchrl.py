@@ -19,6 +19,7 @@ class SimulatorTorchRLEnv(EnvBase):
 
     After ``set_seed(seed)``, row ``i`` is the episode of a ``SimulatorEnv`` that is reset with ``seed + i``. Beside
     ``observation`` it holds ``uncertainty``, ``(num_envs, 1)``, unless that is turned off; 0 where episodes start.
+    ``reset(exogenous=...)`` says what is set from outside, see ``Episodes.begin``.
 
     Args:
         simulator: a Simulator, the path of its file, or an id of the zoo.
@@ -57,7 +58,7 @@ class SimulatorTorchRLEnv(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: object) -> TensorDict:
         rows = None if tensordict is None else tensordict.get("_reset", None)
-        observation = self.episodes.begin(None if rows is None else rows.view(-1))
+        observation = self.episodes.begin(None if rows is None else rows.view(-1), kwargs.get("exogenous"))
         nothing = torch.zeros_like(observation[:, 0])
         return self._columns(
             observation=observation, uncertainty=nothing, terminated=nothing > 0, truncated=nothing > 0
