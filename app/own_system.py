@@ -12,6 +12,7 @@ from torch import Tensor
 
 from app.rollouts import roll_out
 from datamodules import TransitionDataModule
+from lit_modules.surroundings import surroundings_of
 from zoo import Policy, Simulator
 from zoo.tasks import TASKS
 
@@ -56,7 +57,8 @@ def evaluate_in_simulator(
         error: Tensor = (policy.act(seen["observation"]) - seen["action"]) / policy.half_range
         found[name] = {"action_error": float(error.square().mean().sqrt())}
         if simulator is not None:
-            rolled = roll_out(simulator, policy.act, EPISODES, horizon, configuration.seed)
+            surroundings = surroundings_of(simulator, expert)
+            rolled = roll_out(simulator, policy.act, EPISODES, horizon, configuration.seed, surroundings)
             steps = rolled.running.sum()
             assert rolled.uncertainty is not None
             found[name] |= {

@@ -11,6 +11,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from lit_modules.surroundings import begin
 from zoo import Simulator
 from zoo.episodes import Array, Episode
 from zoo.normalizer import refuse_other_width
@@ -50,25 +51,34 @@ class RollOut:
         return self.rows[self.running]
 
 
-def roll_out(simulator: Simulator, act: Act, episodes: int, horizon: int, seed: int = 0) -> RollOut:
+def roll_out(
+    simulator: Simulator, act: Act, episodes: int, horizon: int, seed: int = 0, surroundings: Tensor | None = None
+) -> RollOut:
     """Episodes in a Simulator from its start states, until all have ended or ``horizon`` steps are over.
 
     The same random numbers as ``lit_modules.simulator_returns.simulator_returns`` with a generator of the same seed.
     """
-    return roll_outs(simulator, [act], episodes, horizon, seed)[0]
+    return roll_outs(simulator, [act], episodes, horizon, seed, surroundings)[0]
 
 
 @torch.no_grad()
-def roll_outs(simulator: Simulator, acts: Sequence[Act], episodes: int, horizon: int, seed: int = 0) -> list[RollOut]:
+def roll_outs(
+    simulator: Simulator,
+    acts: Sequence[Act],
+    episodes: int,
+    horizon: int,
+    seed: int = 0,
+    surroundings: Tensor | None = None,
+) -> list[RollOut]:
     """:func:`roll_out` of several, each with the same random numbers, in one batch, which saves some of the time.
 
-    It ends when the last episode of all has.
+    It ends when the last episode of all has. ``surroundings`` are those of ``lit_modules.surroundings.begin``.
 
     Raises:
         ValueError: if actions have another number of features.
     """
     generator, count = torch.Generator().manual_seed(seed), len(acts)
-    observation = simulator.reset(episodes, generator).repeat(count, 1)
+    observation = begin(simulator, episodes, generator, surroundings).repeat(count, 1)
     fixed = simulator.episode_members(episodes, generator)
     running = torch.ones(count * episodes, dtype=torch.bool)
     steps: list[tuple[Tensor, ...]] = []

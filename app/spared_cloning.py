@@ -12,6 +12,7 @@ from app.loggers import make_loggers
 from app.pipeline import make_data, say
 from app.run_folder import note_stage
 from lit_modules.better_start import cloned_fails, judge_demonstrations, judge_start, log_start
+from lit_modules.surroundings import surroundings_of
 from zoo import Policy, Simulator
 
 STAGE = "weighted_cloning"
@@ -37,7 +38,8 @@ def spared(configuration: DictConfig, folder: Path, stage: str) -> bool:
     data.setup("fit")
     settings, simulator = configuration[STAGE].model, Simulator.load(folder / "simulator.safetensors")
     cloned = folder / "behaviour_cloning.safetensors"
-    figures = judge_start(simulator, Policy.load(cloned), "cloned", settings.judged_episodes)
+    surroundings = surroundings_of(simulator, data.expert_train)
+    figures = judge_start(simulator, Policy.load(cloned), "cloned", settings.judged_episodes, surroundings)
     demonstrated = judge_demonstrations(simulator, data.expert_train)
     data.release()
     if cloned_fails(figures, demonstrated, settings.start_below):

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from lightning.pytorch.loggers import Logger
 from tensordict import TensorDict
+from torch import Tensor
 
 from lit_modules.hold import demonstrated_return, hold_of
 from lit_modules.simulator_returns import longest_episode, simulator_returns
@@ -22,7 +23,9 @@ from zoo.simulator import Simulator
 MOST_STEPS = 1000  # of an episode that is judged, however long the system's own are
 
 
-def judge_start(simulator: Simulator, policy: Policy, name: str, episodes: int) -> dict[str, float]:
+def judge_start(
+    simulator: Simulator, policy: Policy, name: str, episodes: int, surroundings: Tensor | None = None
+) -> dict[str, float]:
     """What a policy does in the Simulator, always in the same episodes, as long as the system's own may be.
 
     Args:
@@ -30,6 +33,7 @@ def judge_start(simulator: Simulator, policy: Policy, name: str, episodes: int) 
         policy: that is judged.
         name: of it, which begins those of the figures.
         episodes: how many.
+        surroundings: see ``surroundings.begin``.
 
     Returns:
         ``NAME_return`` and ``NAME_length``, the learned return above what ending is worth, and the mean steps until
@@ -37,7 +41,9 @@ def judge_start(simulator: Simulator, policy: Policy, name: str, episodes: int) 
     """
     device = simulator.reward.low.device
     generator = torch.Generator(device).manual_seed(0)
-    (figures,) = simulator_returns(simulator, [policy.to(device)], episodes, judged_steps(simulator), generator)
+    (figures,) = simulator_returns(
+        simulator, [policy.to(device)], episodes, judged_steps(simulator), generator, surroundings
+    )
     return {f"{name}_return": figures["earned"], f"{name}_length": figures["length"]}
 
 

@@ -15,6 +15,7 @@ from lit_modules.narrow_demonstrations import demonstrations_are_narrow
 from lit_modules.parallel import averaged
 from lit_modules.policy_rollouts import PolicyRollOuts
 from lit_modules.simulator_returns import longest_episode, simulator_returns
+from lit_modules.surroundings import surroundings_of
 from zoo.policy import Policy, joined
 from zoo.simulator import Simulator
 
@@ -133,6 +134,7 @@ class ClonedStart(PolicyRollOuts, ABC):
             episodes or self.hparams["validation_episodes"],
             self.validation_steps(),
             torch.Generator(self.device).manual_seed(0),
+            surroundings_of(simulator, self.trainer.datamodule.expert_train) if simulator.exogenous else None,  # type: ignore[attr-defined]
         )
 
     def validation_steps(self) -> int:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
+from lit_modules.surroundings import begin
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 from zoo.tasks import get_task
@@ -14,9 +16,22 @@ from zoo.tasks import get_task
 
 @torch.no_grad()
 def simulator_returns(
-    simulator: Simulator, policies: Sequence[Policy], episodes: int, horizon: int, generator: torch.Generator
+    simulator: Simulator,
+    policies: Sequence[Policy],
+    episodes: int,
+    horizon: int,
+    generator: torch.Generator,
+    surroundings: Tensor | None = None,
 ) -> list[dict[str, float]]:
     """Deterministic policies in the Simulator, each from the same of its start states.
+
+    Args:
+        simulator: where.
+        policies: that are compared.
+        episodes: of each.
+        horizon: steps after which they are truncated.
+        generator: source of randomness.
+        surroundings: see ``surroundings.begin``.
 
     Returns:
         For each policy ``return``: mean sum of standardised rewards (an expert that never ends scores about
@@ -25,7 +40,7 @@ def simulator_returns(
         ``uncertainty``: mean uncertainty on the way.
     """
     count = len(policies)
-    observation = simulator.reset(episodes, generator).repeat(count, 1)
+    observation = begin(simulator, episodes, generator, surroundings).repeat(count, 1)
     members = simulator.episode_members(count * episodes, generator)
     alive = torch.ones(count * episodes, device=observation.device)
     total, earned, length, doubt = (torch.zeros_like(alive) for _ in range(4))

@@ -27,6 +27,7 @@ from lit_modules.better_start import judge_demonstrations, judge_start, log_star
 from lit_modules.learned_returns import CHUNK, learned_returns, return_weights
 from lit_modules.rows import require_streams, take
 from lit_modules.spaces import refuse_other_spaces
+from lit_modules.surroundings import surroundings_of
 from zoo.policy import Policy
 from zoo.simulator import Simulator
 
@@ -134,8 +135,9 @@ class WeightedCloning(BehaviourCloning):
         if not self._cloned or self.updates == 0:
             return self.policy
         simulator, cloned, episodes = self._simulator[0], self._cloned[0], self.hparams["judged_episodes"]
-        figures = judge_start(simulator, cloned, "cloned", episodes)
-        figures |= judge_start(simulator, self.policy, "weighted", episodes)
+        surroundings = surroundings_of(simulator, data.expert_train)
+        figures = judge_start(simulator, cloned, "cloned", episodes, surroundings)
+        figures |= judge_start(simulator, self.policy, "weighted", episodes, surroundings)
         demonstrated = judge_demonstrations(simulator, data.expert_train)
         taken = weighted_is_better(figures, demonstrated, self.hparams["start_below"], self.hparams["return_at_least"])
         judged = {**figures, "demonstrated": demonstrated, "weighted": float(taken)}

@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 
 CAPACITY = 100_000  # recorded steps at most
-BUFFERS = {"keys": 0, "values": 0, "following": 0, "single_values": 1, "single_following": 1}  # and the way of records
-SORTED = ("keys", "single_values")  # and infinite behind what is recorded
 SPREAD = 1.5  # weights of features lie between 1 and this, so that hardly two states of several have one key
 
 
@@ -33,8 +31,6 @@ class RecordedChanges(nn.Module):
     keys: Tensor
     values: Tensor
     following: Tensor
-    single_values: Tensor
-    single_following: Tensor
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -45,8 +41,9 @@ class RecordedChanges(nn.Module):
         self.register_buffer("keys", torch.full((CAPACITY,), torch.inf, dtype=torch.float64))
         self.register_buffer("values", torch.zeros(CAPACITY, features))
         self.register_buffer("following", torch.zeros(CAPACITY, features))
-        self.register_buffer("single_values", torch.full((features, CAPACITY), torch.inf))
-        self.register_buffer("single_following", torch.zeros(features, CAPACITY))
+        for feature in range(features):  # apart, so that each lies in one piece where models of seeds are stacked
+            self.register_buffer(f"values_{feature}", torch.full((CAPACITY,), torch.inf))
+            self.register_buffer(f"following_{feature}", torch.zeros(CAPACITY))
 
     @torch.no_grad()
     def adopt(self, values: Tensor, following: Tensor) -> None:
@@ -66,14 +63,22 @@ class RecordedChanges(nn.Module):
         self.last.fill_(count - 1)
         # What is behind the records is infinite, where nothing finds it
         self.keys.fill_(torch.inf)
-        self.single_values.fill_(torch.inf)
         order = self.key(values).argsort(stable=True)
         self.values[:count], self.following[:count] = values[order], following[order]
         self.keys[:count] = self.key(self.values[:count])
         for feature in range(self.features):
             order = values[:, feature].argsort(stable=True)
-            self.single_values[feature, :count] = values[order, feature]
-            self.single_following[feature, :count] = following[order, feature]
+            own_values, own_following = self._single(feature)
+            own_values.fill_(torch.inf)
+            own_values[:count], own_following[:count] = values[order, feature], following[order, feature]
+
+    def _single(self, feature: int) -> tuple[Tensor, Tensor]:
+        """Sorted values of one feature and those of the step after, ``(CAPACITY,)`` each."""
+        return self.get_buffer(f"values_{feature}"), self.get_buffer(f"following_{feature}")
+
+    def _records(self) -> list[str]:
+        """Names of the buffers whose rows are records."""
+        return [name for name, buffer in self.named_buffers() if len(buffer.shape) and len(buffer) == CAPACITY]
 
     @property
     def count(self) -> int:
@@ -83,19 +88,17 @@ class RecordedChanges(nn.Module):
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """PyTorch's, without the room that is left: files hold what was recorded."""
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for name, along in BUFFERS.items():
-            destination[prefix + name] = destination[prefix + name].narrow(along, 0, self.count).clone()
+        for name in self._records():
+            destination[prefix + name] = destination[prefix + name][: self.count].clone()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """PyTorch's, with the room that files leave out: models of several seeds are stacked, so all have one size."""
-        for name, along in BUFFERS.items():
+        for name in self._records():
             found = state_dict.get(prefix + name)
-            if found is None or found.dim() != self.get_buffer(name).dim() or found.shape[along] > CAPACITY:
-                continue  # which PyTorch refuses
-            room = list(found.shape)
-            room[along] = CAPACITY - found.shape[along]
-            rest = found.new_full(room, torch.inf if name in SORTED else 0.0)
-            state_dict[prefix + name] = torch.cat([found, rest], dim=along)
+            if found is not None and found.dim() > 0 and len(found) <= CAPACITY:  # PyTorch refuses others
+                room = found.new_zeros(CAPACITY - len(found), *found.shape[1:])
+                room.fill_(torch.inf if name == "keys" or name.startswith("values_") else 0.0)
+                state_dict[prefix + name] = torch.cat([found, room])
         super()._load_from_state_dict(state_dict, prefix, *others)
 
     def key(self, values: Tensor) -> Tensor:
@@ -117,8 +120,9 @@ class RecordedChanges(nn.Module):
 
     def _alone(self, feature: int, value: Tensor, share: Tensor) -> Tensor:
         """The next value of one feature, ``(...)``."""
-        taken = _nearest(self.single_values[feature], self.last, value, share)
-        recorded, following = self.single_values[feature][taken], self.single_following[feature][taken]
+        own_values, own_following = self._single(feature)
+        taken = _nearest(own_values, self.last, value, share)
+        recorded, following = own_values[taken], own_following[taken]
         # To the last bit as recorded where the present value is, so that the step after finds its place as well
         return torch.where(value == recorded, following, value + (following - recorded))
 

@@ -9,7 +9,13 @@ from tensordict import TensorDict
 from lit_modules import diagnostics
 from lit_modules.forecasts import forecast_loss
 from lit_modules.offsim import OffSim
-from lit_modules.surroundings import in_expert_surroundings
+from lit_modules.simulator_returns import simulator_returns
+from lit_modules.surroundings import begin, in_expert_surroundings, surroundings_of
+from zoo import Policy, Simulator
+from zoo.reward import RewardModel
+from zoo.start_states import StartStates
+from zoo.termination import TerminationModel
+from zoo.transition import TransitionModel
 
 SIZE, OUTSIDE = 4, (1, 3)
 
@@ -104,3 +110,33 @@ def test_losses_do_not_depend_on_how_it_changes(game: OffSim) -> None:
         forecast_loss(model, observation, {**later, "later_observation": each[None]}) for each in (following, other)
     ]
     assert torch.equal(losses[0], losses[1])
+
+
+def test_policies_are_compared_with_demonstrations_in_the_surroundings_of_these(game: OffSim) -> None:
+    demonstrations = walk(50)
+    simulator = Simulator(
+        game.transition,
+        game.reward,
+        game.termination,
+        StartStates.of(walk(40, first=30.0)["observation"]),
+        [-1.0],
+        [1.0],
+    )
+    surroundings = surroundings_of(simulator, demonstrations)
+    assert surroundings is not None and surroundings.tolist() == [[0.0, 0.0], [25.0, -25.0]]
+    random = torch.Generator().manual_seed(0)
+    plain = begin(simulator, 30, random)
+    moved = begin(simulator, 30, random.manual_seed(0), surroundings)
+    assert torch.equal(moved[:, [0, 2]], plain[:, [0, 2]])
+    assert set(moved[:, 1].tolist()) == {0.0, 25.0} and bool((moved[:, 1] == -moved[:, 3]).all())
+    assert float(plain[:, 1].min()) >= 30.0
+    policy = Policy(SIZE, [-1.0], [1.0], (8,))
+    (figures,) = simulator_returns(simulator, [policy], 4, 5, random, surroundings)
+    assert figures["length"] == 5.0
+    assert surroundings_of(plain_simulator(), demonstrations) is None
+
+
+def plain_simulator() -> Simulator:
+    transition = TransitionModel(SIZE, 1, members=2, hidden_sizes=(8,))
+    starts = StartStates.of(torch.zeros(1, SIZE))
+    return Simulator(transition, RewardModel(SIZE, 1, (8,)), TerminationModel(), starts, [-1.0], [1.0])
