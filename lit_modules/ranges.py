@@ -59,6 +59,7 @@ AT_LEAST_ZERO = [
     "dynamics_temperature",
     "dynamics_threshold",
     "entropy_weight",
+    "exogenous",
     "exploration_noise",
     "forecast_updates",
     "forecast_weight",
