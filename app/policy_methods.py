@@ -7,8 +7,11 @@ from importlib import import_module
 
 from app.errors import UserError
 from lit_modules.offline_ml_irl import OfflineMLIRL
+from lit_modules.simulator_combo import SimulatorCOMBO
+from lit_modules.simulator_mobile import SimulatorMOBILE
 from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_ppo import SimulatorPPO
+from lit_modules.simulator_rambo import SimulatorRAMBO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 
@@ -17,6 +20,9 @@ POLICY_METHODS: dict[str, type[SimulatorPolicy]] = {
     "SimulatorTD3": SimulatorTD3,
     "SimulatorPPO": SimulatorPPO,
     "OfflineMLIRL": OfflineMLIRL,
+    "SimulatorMOBILE": SimulatorMOBILE,
+    "SimulatorCOMBO": SimulatorCOMBO,
+    "SimulatorRAMBO": SimulatorRAMBO,
 }
 
 

@@ -33,7 +33,10 @@ from lit_modules.dynamics_reward import DynamicsRewardGame  # noqa: F401
 from lit_modules.offline_ml_irl import OfflineMLIRL  # noqa: F401
 from lit_modules.offsim import OffSim  # noqa: F401
 from lit_modules.parallel import refuse_other_strategies
+from lit_modules.simulator_combo import SimulatorCOMBO  # noqa: F401
+from lit_modules.simulator_mobile import SimulatorMOBILE  # noqa: F401
 from lit_modules.simulator_ppo import SimulatorPPO  # noqa: F401
+from lit_modules.simulator_rambo import SimulatorRAMBO  # noqa: F401
 from lit_modules.simulator_sac import SimulatorSAC  # noqa: F401
 from lit_modules.simulator_td3 import SimulatorTD3  # noqa: F401
 from lit_modules.weighted_cloning import WeightedCloning  # noqa: F401

@@ -122,6 +122,11 @@ class ClonedStart(PolicyRollOuts, ABC):
         Args:
             data: the data module.
         """
+        return self.judging_simulator
+
+    @property
+    def judging_simulator(self) -> Simulator:
+        """In which the policy is validated: that of the training, unless this changes."""
         return self.simulator
 
     def returns_in(

@@ -225,7 +225,7 @@ class BatchedSACLoss(BatchedCritics, SACLoss):
             bootstrap = bootstrap.clamp(self.value_low, self.value_high)
             target = rows["reward"] + self.gamma * (1.0 - rows["terminated"]) * bootstrap
         values = self.values(critics, rows["observation"], rows["action"])
-        loss_qvalue = (values - target).square().mean(dim=-1).sum()
+        loss_qvalue, parts = self.critic_loss(values, target)
 
         proposed, log_prob = self.policy.reparameterize(*proposal, rows["noise"])
         frozen = [(weight.detach(), bias.detach()) for weight, bias in critics]
@@ -239,7 +239,12 @@ class BatchedSACLoss(BatchedCritics, SACLoss):
             "value": values.detach().mean(),
             "value_std": values.detach().std(),
             "proposed_value": proposed_value.detach().mean(),
+            **parts,
         }
+
+    def critic_loss(self, values: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critics' loss, of their values ``(E, B)`` and targets ``(B,)``, and what else is to be logged of it."""
+        return (values - target).square().mean(dim=-1).sum(), {}
 
     def forward(self, tensordict: TensorDictBase) -> TensorDict:
         rows = plain_rows(tensordict) | {"noise": torch.randn_like(tensordict["action"])}

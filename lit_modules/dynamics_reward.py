@@ -28,11 +28,11 @@ from torch import Tensor
 
 from datamodules.errors import DataError
 from lit_modules.diagnostics import spread
-from lit_modules.likelihood import weighted_likelihood
+from lit_modules.likelihood import recorded_likelihood
 from lit_modules.method import Conversation, Descend, Method
 from lit_modules.random_stream import RandomStream
 from lit_modules.ranges import refuse_outside
-from lit_modules.rows import bootstrap_weights, concatenate, require_streams
+from lit_modules.rows import blocks, concatenate, require_streams
 from lit_modules.rows_per_update import refuse_too_few_for_members
 from lit_modules.spaces import refuse_other_spaces
 from zoo.dynamics_reward import DynamicsReward
@@ -168,17 +168,7 @@ class DynamicsRewardGame(Method):
     def deal(self, rows: TensorDict) -> dict[str, Tensor]:
         """A block of recorded rows for each member of the model, ``(E, B, ...)``."""
         members = self.transition.members
-        block = rows[: len(rows) // members * members]
-
-        def dealt(column: Tensor) -> Tensor:
-            return column.reshape(members, -1, *column.shape[1:])
-
-        return {
-            "observation": dealt(block["observation"]),
-            "action": dealt(block["action"]),
-            "next_observation": dealt(block["next", "observation"]),
-            "weight": bootstrap_weights(dealt(block["row"]), members),
-        }
+        return blocks([rows[: len(rows) // members * members]], members)
 
     def sample(self, drawn: dict[str, Tensor]) -> Tensor:
         """What the model makes of recorded observations and actions ``(B, ...)``, differentiable in it."""
@@ -215,10 +205,7 @@ class DynamicsRewardGame(Method):
         given = self.hparams
         features = self.kept.features(drawn["observation"], drawn["action"], self.sample(drawn))
         deception = functional.softplus(-self.discriminator(features)).mean()
-        mean, log_variance = self.transition(dealt["observation"], dealt["action"])
-        target = self.transition.standardized_delta(dealt["observation"], dealt["next_observation"])
-        error = (mean - target).square()
-        weighted, likelihood, _ = weighted_likelihood(log_variance, error, dealt["weight"], given["variance_weighting"])
+        weighted, likelihood, error = recorded_likelihood(self.transition, dealt, given["variance_weighting"])
         loss = given["likelihood_weight"] * weighted + given["adversarial_weight"] * deception
         return loss, {
             "transition/loss": loss.detach(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from zoo.transition import TransitionModel
+
 
 def weighted_likelihood(
     log_variance: Tensor, error: Tensor, weight: Tensor, variance_weighting: float
@@ -25,3 +27,22 @@ def weighted_likelihood(
     weighting = log_variance.detach().exp().pow(variance_weighting)
     loss = (weight * (weighting * likelihood).mean(dim=-1)).sum() / weight.sum()
     return loss, likelihood, weighting
+
+
+def recorded_likelihood(
+    model: TransitionModel, rows: dict[str, Tensor], variance_weighting: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`weighted_likelihood` of recorded transitions.
+
+    Args:
+        model: the ensemble.
+        rows: a block of its own for each member, as ``lit_modules.rows.blocks`` deals them, ``(E, B, ...)``.
+        variance_weighting: as there.
+
+    Returns:
+        The loss, a scalar; the plain likelihood, and the squared errors of the means, both ``(E, B, D)``.
+    """
+    mean, log_variance = model(rows["observation"], rows["action"])
+    error = (mean - model.standardized_delta(rows["observation"], rows["next_observation"])).square()
+    loss, likelihood, _ = weighted_likelihood(log_variance, error, rows["weight"], variance_weighting)
+    return loss, likelihood, error

@@ -37,7 +37,7 @@ from lit_modules.proposals import ActionProposal, RecordedActions
 from lit_modules.ranges import refuse_outside
 from lit_modules.reward_loss import adversarial_loss
 from lit_modules.rows import (
-    bootstrap_weights,
+    blocks,
     concatenate,
     draw_starts,
     pick_alive,
@@ -407,22 +407,10 @@ class OffSim(GameRollOuts):
             with a learned termination also ``reached`` and ``ended``, ``(K, N, ...)``.
         """
         members, expert, every = self.transition.members, rows["expert"], rows["all"]
-        updates, block = every.shape[0], every.shape[1] // members
+        block = every.shape[1] // members
         from_expert = min(round(self.hparams["expert_share"] * block), expert.shape[1] // members)
         parts = [every[:, : (block - from_expert) * members], expert[:, : from_expert * members]]
-
-        def dealt(*key: str) -> Tensor:
-            columns = [part.get(key) for part in parts if part.shape[1] > 0]
-            return torch.cat([each.reshape(updates, members, -1, *each.shape[2:]) for each in columns], dim=2)
-
-        row = dealt("row")
-        result = {
-            "observation": dealt("observation"),
-            "action": dealt("action"),
-            "next_observation": dealt("next", "observation"),
-            "weight": bootstrap_weights(row, members),
-            "row": row,
-        }
+        result = blocks(parts, members)
         if isinstance(self.termination, LearnedTermination):
             result["reached"] = every["next", "observation"]
             result["ended"] = every["next", "terminated"].squeeze(-1).float()

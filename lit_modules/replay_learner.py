@@ -13,7 +13,7 @@ from torchrl.data import LazyTensorStorage, TensorDictReplayBuffer
 from lit_modules.critic import QNetwork
 from lit_modules.method import Compute, Conversation
 from lit_modules.random_stream import RandomStream
-from lit_modules.rows_per_update import recorded_rows, refuse_too_few_for_policy
+from lit_modules.rows_per_update import recorded_rows, refuse_too_few_for_policy, simulated_rows
 from lit_modules.simulator_policy import SimulatorPolicy
 from zoo.policy import Policy
 
@@ -94,6 +94,11 @@ class ReplayLearner(SimulatorPolicy):
             return None
         anchor = Policy.load(given["cloned_policy"]).requires_grad_(False)
         return anchor if anchor.members > 1 or given["anchor_form"] == DOUBT else None
+
+    @property
+    def simulated_rows(self) -> int:
+        """Simulated transitions in a batch, its first rows."""
+        return simulated_rows(self.hparams["batch_size"], self.hparams["real_share"])
 
     def make_critic(self) -> QNetwork:
         """One critic of the ensemble."""
@@ -182,25 +187,28 @@ class ReplayLearner(SimulatorPolicy):
         return following.gather(0, chosen.view(1, count, 1).expand(1, count, size)).squeeze(0)
 
     def _least_valued(self, observation: Tensor, action: Tensor, following: Tensor, critics: Any) -> Tensor:
-        """Which of candidates ``(C, B, D)`` has the lowest ``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))``, ``(B,)``.
+        """Which of candidates ``(C, B, D)`` is :meth:`worth` least, ``(B,)``."""
+        sure = torch.zeros_like(observation[:, 0])  # doubt is the same for all candidates of a row
+        inputs = {"observation": observation, "action": action, "uncertainty": sure}
+        return self.worth(inputs, following, critics).argmin(dim=0)
+
+    def worth(self, inputs: dict[str, Tensor], following: Tensor, critics: Any) -> Tensor:
+        """``r(s, a, s') + gamma * min_e Q_e(s', pi(s'))`` of each of several next states, ``(C, B)``.
 
         Ends have their own value.
+
+        Args:
+            inputs: ``observation``, ``action`` ``(B, ...)`` and ``uncertainty`` ``(B,)``.
+            following: the next states, ``(C, B, D)``.
+            critics: the parameters of the critics that are asked.
         """
         candidates, count, _ = following.shape
         reached = following.flatten(0, 1)
         ended = self.simulator.termination(reached)
-        paid = self.batch_reward(
-            {
-                "observation": observation.repeat(candidates, 1),
-                "action": action.repeat(candidates, 1),
-                "next_observation": reached,
-                "uncertainty": torch.zeros_like(reached[:, 0]),  # the same for all candidates of a row
-                "terminated": ended.float(),
-            }
-        )
+        repeated = {name: column.repeat(candidates, *[1] * (column.dim() - 1)) for name, column in inputs.items()}
+        paid = self.batch_reward({**repeated, "next_observation": reached, "terminated": ended.float()})
         values = self.loss.smallest_value(critics, reached, self.policy.act(reached))
-        worth = paid + self.hparams["gamma"] * values * (~ended).float()
-        return worth.view(candidates, count).argmin(dim=0)
+        return (paid + self.hparams["gamma"] * values * (~ended).float()).view(candidates, count)
 
     def _plausible(self, observation: Tensor, action: Tensor, following: Tensor, chance: Tensor) -> Tensor:
         """Which of candidates ``(C, B, D)`` the dynamics reward takes, ``(B,)``, by uniform numbers ``(C, B)``."""

@@ -116,6 +116,36 @@ def deal(alive: Tensor, uniform: Tensor, hands: int, cards: int) -> tuple[Tensor
     return order[: hands * cards].view(cards, hands).T, counts[: hands * cards].view(cards, hands).T
 
 
+def blocks(parts: Sequence[TensorDict], members: int) -> dict[str, Tensor]:
+    """Recorded transitions for an ensemble: a block of rows of its own for each member.
+
+    Args:
+        parts: rows ``(..., N)`` each, whose N are multiples of E; every member gets its share of each part.
+        members: E.
+
+    Returns:
+        ``observation``, ``action``, ``next_observation``, bootstrap ``weight`` and ``row``, ``(..., E, B, ...)``.
+    """
+    parts = [part for part in parts if part.shape[-1] > 0]
+    leading = parts[0].shape[:-1]
+
+    def dealt(*key: str) -> Tensor:
+        columns = [part.get(key) for part in parts]
+        return torch.cat(
+            [each.reshape(*leading, members, -1, *each.shape[len(leading) + 1 :]) for each in columns],
+            dim=len(leading) + 1,
+        )
+
+    row = dealt("row")
+    return {
+        "observation": dealt("observation"),
+        "action": dealt("action"),
+        "next_observation": dealt("next", "observation"),
+        "weight": bootstrap_weights(row, members),
+        "row": row,
+    }
+
+
 def bootstrap_weights(row: Tensor, members: int) -> Tensor:
     """How often each transition occurs in the bootstrap sample of the member that reads it.
 

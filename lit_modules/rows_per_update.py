@@ -45,6 +45,11 @@ def refuse_too_few_for_game(starts: int, expert_start_share: float, expert_rows:
             )
 
 
+def simulated_rows(batch_size: int, real_share: float) -> int:
+    """How many transitions of a policy's batch are simulated ones; they are the first of it."""
+    return batch_size - round(real_share * batch_size)
+
+
 def recorded_rows(batch_size: int, real_share: float, expert_rows: int) -> tuple[int, int]:
     """How many transitions of a policy's batch are recorded ones: of the demonstrations, and of all data.
 
@@ -53,7 +58,7 @@ def recorded_rows(batch_size: int, real_share: float, expert_rows: int) -> tuple
         real_share: share of recorded ones; half of these come from the demonstrations, as far as they go.
         expert_rows: demonstrated rows read per update.
     """
-    real = round(real_share * batch_size)
+    real = batch_size - simulated_rows(batch_size, real_share)
     from_expert = min(real // 2, expert_rows)
     return from_expert, real - from_expert
 

@@ -361,7 +361,7 @@ class SimulatorPolicy(ClonedStart):
     @torch.no_grad()
     def validation_step(self, batch: dict[str, Any], batch_index: int) -> None:
         policy = self.finished_policy(self.trainer.datamodule)  # type: ignore[attr-defined]
-        for name, value in self.returns_in(self.simulator, policy)[0].items():
+        for name, value in self.returns_in(self.judging_simulator, policy)[0].items():
             self.log(f"validation/{name}", value, batch_size=1, sync_dist=True)
 
     def test_step(self, batch: dict[str, TensorDict], batch_index: int) -> None:

@@ -47,6 +47,8 @@ class SimulatorSAC(ReplayLearner):
         settings: arguments of ``ReplayLearner`` and ``SimulatorPolicy``.
     """
 
+    loss_type = BatchedSACLoss
+
     def __init__(
         self,
         simulator: str,
@@ -63,7 +65,7 @@ class SimulatorSAC(ReplayLearner):
         if deviation is not None:
             for policy in (self.policy, self.averaged_policy):
                 policy.fix_deviation(deviation)
-        self.loss = BatchedSACLoss(
+        self.loss = self.loss_type(
             self.policy,
             self.make_critic(),
             gamma=given["gamma"],
@@ -117,7 +119,7 @@ class SimulatorSAC(ReplayLearner):
         self, inputs: dict[str, Tensor], critics: Layers, targets: Layers
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum that an update differentiates, and its parts; see the module's equations."""
-        reward = self.batch_reward(inputs)
+        reward, paid = self.critics_reward(inputs, targets)
         location, scale, cloning = self.propose(inputs)
         losses = self.loss.losses({**inputs, "reward": reward}, (location, scale), critics, targets)
         actor = losses["loss_actor"]
@@ -127,8 +129,17 @@ class SimulatorSAC(ReplayLearner):
         loss_alpha = losses.pop("loss_alpha")
         if self.hparams["target_entropy"] is not None:
             total = total + loss_alpha
-        logged = {name: value.detach() for name, value in losses.items()} | {"reward": reward.mean()}
+        logged = {name: value.detach() for name, value in losses.items()} | {"reward": reward.mean(), **paid}
         return self.regularize(total, logged, inputs, (location, cloning))
+
+    def critics_reward(self, inputs: dict[str, Tensor], targets: Layers) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the critics are told that each transition pays, ``(B,)``, and what is logged of it.
+
+        Args:
+            inputs: of one update.
+            targets: the target critics' parameters, which a penalty may ask.
+        """
+        return self.batch_reward(inputs), {}
 
     def _keep_snapshot(self) -> Path | None:
         """Also what the critics think of the policy, in a JSON file beside it."""

@@ -183,7 +183,7 @@ def test_a_file_states_only_what_differs_from_its_base(tmp_path: Path) -> None:
         ("base: nothing.yaml\n", "no file beside it"),
         (
             "base: hopper\npolicy: {method: PPO}\n",
-            "choose one of SimulatorSAC, SimulatorTD3, SimulatorPPO, OfflineMLIRL",
+            "choose one of SimulatorSAC, SimulatorTD3, SimulatorPPO, OfflineMLIRL, SimulatorMOBILE",
         ),
         ("base: hopper\npolicy: {model: {reward_every: 3}}\n", "unknown setting policy.model.reward_every"),
         ("base: bad.yaml\n", "in turn based on this file"),
@@ -336,6 +336,7 @@ def test_offline_ml_irl_runs_and_leaves_its_reward(tiny: list[str], tmp_path: Pa
 LEARNERS = {
     "SimulatorTD3": ["--policy.model.actor_every=3"],
     "SimulatorPPO": ["--policy.all_rows=0", "--policy.model.horizon=10", "--policy.model.minibatches=4"],
+    "SimulatorRAMBO": ["--policy.model.critic_share=0", "--policy.model.adversarial_weight=0.1"],
 }
 
 
@@ -373,7 +374,7 @@ def test_other_learners_run_and_an_interrupted_one_ends_as_it_would_have(
 def test_a_learner_is_chosen_by_one_setting(method: str) -> None:
     chosen = resolve(load_configuration("hopper", method), "full", {}, [f"--policy.method={method}"])
     assert chosen.policy.method == method and chosen.data == load_configuration("hopper").data
-    assert ("temperature" in chosen.policy.model) == (method in ("SimulatorSAC", "OfflineMLIRL"))
+    assert ("temperature" in chosen.policy.model) == (method not in ("SimulatorTD3", "SimulatorPPO"))
 
 
 def test_settings_of_a_file_stand_above_those_of_its_learner(tmp_path: Path) -> None:

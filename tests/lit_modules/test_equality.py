@@ -19,8 +19,11 @@ from lit_modules.method import Conversation, Descend, Method
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.seeds import SeedBatch
+from lit_modules.simulator_combo import SimulatorCOMBO
+from lit_modules.simulator_mobile import SimulatorMOBILE
 from lit_modules.simulator_policy import SimulatorPolicy
 from lit_modules.simulator_ppo import SimulatorPPO
+from lit_modules.simulator_rambo import SimulatorRAMBO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 from zoo import Simulator
@@ -162,6 +165,19 @@ def ppo(folder: Path, seed: int, **settings: Any) -> Method:
     return policy(folder, seed, SimulatorPPO, **{**ppo_sizes, "horizon": 6, "entropy_weight": 0.1, **settings})
 
 
+def mobile(folder: Path, seed: int, **settings: Any) -> Method:
+    return policy(folder, seed, SimulatorMOBILE, **settings)
+
+
+def combo(folder: Path, seed: int, **settings: Any) -> Method:
+    return policy(folder, seed, SimulatorCOMBO, **settings)
+
+
+def rambo(folder: Path, seed: int, **settings: Any) -> Method:
+    """Its model has a step of its own at every third update, against the policy as well as on the data."""
+    return policy(folder, seed, SimulatorRAMBO, transition_every=3, adversarial_weight=0.1, **settings)
+
+
 METHODS = [
     cloning,
     offsim,
@@ -173,6 +189,9 @@ METHODS = [
     ppo,
     dynamics_reward,
     filtered,
+    mobile,
+    combo,
+    rambo,
 ]
 
 
@@ -184,6 +203,9 @@ COMPILED = [
     policy_and_reward_set_from_outside,
     td3,
     ppo,
+    mobile,
+    combo,
+    rambo,
 ]
 
 

@@ -21,12 +21,15 @@ from tests.lit_modules.test_equality import (
     attach,
     build,
     cloning,
+    combo,
     dynamics_reward,
     filtered,
+    mobile,
     offsim,
     policy,
     policy_and_reward,
     ppo,
+    rambo,
     td3,
 )
 
@@ -73,7 +76,10 @@ def watched(called: Callable[..., Any], checked: set[str]) -> Callable[..., Any]
     return checking
 
 
-ALL = pytest.mark.parametrize("make", [cloning, offsim, policy, policy_and_reward, td3, ppo, dynamics_reward, filtered])
+ALL = pytest.mark.parametrize(
+    "make",
+    [cloning, offsim, policy, policy_and_reward, td3, ppo, dynamics_reward, filtered, mobile, combo, rambo],
+)
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

@@ -14,7 +14,10 @@ from lit_modules.dynamics_reward import DynamicsRewardGame
 from lit_modules.offline_ml_irl import OfflineMLIRL
 from lit_modules.offsim import OffSim
 from lit_modules.ranges import refuse_outside
+from lit_modules.simulator_combo import SimulatorCOMBO
+from lit_modules.simulator_mobile import SimulatorMOBILE
 from lit_modules.simulator_ppo import SimulatorPPO
+from lit_modules.simulator_rambo import SimulatorRAMBO
 from lit_modules.simulator_sac import SimulatorSAC
 from lit_modules.simulator_td3 import SimulatorTD3
 from lit_modules.weighted_cloning import WeightedCloning
@@ -26,6 +29,9 @@ METHODS = (
     SimulatorTD3,
     SimulatorPPO,
     OfflineMLIRL,
+    SimulatorMOBILE,
+    SimulatorCOMBO,
+    SimulatorRAMBO,
     WeightedCloning,
     DynamicsRewardGame,
 )
