@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 CHOICES = ("auto", "always", "never")
+# What a process that was ended while it compiled leaves behind cannot be loaded, by any later one either
+DAMAGED = re.compile(r"(/\S+\.so): (?:file too short|invalid ELF header|cannot read file data)")
 
 
 def compiler_at_hand() -> bool:
@@ -34,8 +38,37 @@ def compiled(function: Function, choice: str) -> Function:
         raise ValueError("compile: always needs a C++ compiler such as g++; install one or choose auto or never")
     if choice == "never" or not compiler_at_hand():
         return function
-    fast = cast(Function, torch.compile(function))
+    fast = _without_damage(cast(Function, torch.compile(function)))
     return fast if choice == "always" else _or_else(fast, function)
+
+
+def _without_damage(fast: Function) -> Function:
+    """``fast``, compiled again where the cache of compiled functions held a damaged one."""
+
+    @functools.wraps(fast)
+    def call(*arguments: Any, **named: Any) -> Any:
+        while True:
+            try:
+                return fast(*arguments, **named)
+            except torch._dynamo.exc.TorchDynamoException as error:
+                if not _remove_damaged(str(error)):
+                    raise
+
+    return cast(Function, call)
+
+
+def _remove_damaged(message: str) -> bool:
+    """Remove the library that an error says cannot be loaded from the cache, with what was written beside it."""
+    found = DAMAGED.search(message)
+    if found is None:
+        return False
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # which takes long to import, and is there by now
+
+    library, cache = Path(found[1]), Path(cache_dir()).resolve()
+    if cache not in library.resolve().parents or not library.exists():
+        return False
+    library.unlink()
+    return True
 
 
 def _or_else(fast: Function, plain: Function) -> Function:

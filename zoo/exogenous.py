@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 CAPACITY = 100_000  # recorded steps at most
 SPREAD = 1.5  # weights of features lie between 1 and this, so that hardly two states of several have one key
+FEW = 20  # distinct values that a setpoint, a flag or another kind of level has at most
+APART = 4  # equal values of a series are told apart by less than this part of the smallest step between its values
 
 
 class RecordedChanges(nn.Module):
@@ -20,7 +22,10 @@ class RecordedChanges(nn.Module):
     changed in the record. Where they were not recorded together, as when one of them is told otherwise, each feature
     goes on by itself likewise: from what is nearest to it, by the change that followed.
 
-    The next values depend on the present ones alone, as those of a Markov process do.
+    The next values depend on the present ones alone, as those of a Markov process do. A temperature that is written
+    with two digits has each value on every day, and would wander from one day to another, and from the evening to the
+    morning: so equal values of what has more than ``FEW`` are kept a little apart, some last bits of theirs, and those
+    that follow a recorded one tell which of them it was. Flags and setpoints stay what they are.
 
     Args:
         features: d, how many they are.
@@ -28,6 +33,7 @@ class RecordedChanges(nn.Module):
 
     last: Tensor
     weights: Tensor
+    apart: Tensor
     keys: Tensor
     values: Tensor
     following: Tensor
@@ -38,6 +44,7 @@ class RecordedChanges(nn.Module):
         self.register_buffer("last", torch.tensor(-1))  # place of the last record
         # A record of all features has its place along one direction of the standardised ones; d records of one each
         self.register_buffer("weights", torch.ones(features, dtype=torch.float64))
+        self.register_buffer("apart", torch.zeros(features, dtype=torch.float64))  # how far equal values are at most
         self.register_buffer("keys", torch.full((CAPACITY,), torch.inf, dtype=torch.float64))
         self.register_buffer("values", torch.zeros(CAPACITY, features))
         self.register_buffer("following", torch.zeros(CAPACITY, features))
@@ -56,6 +63,7 @@ class RecordedChanges(nn.Module):
             raise ValueError("no step is recorded, so nothing says how exogenous features change")
         values, following = (each[:CAPACITY].to(self.values) for each in (values, following))
         count = len(values)
+        values, following = self._told_apart(values, following)
         deviation = values.double().std(dim=0, correction=0)
         spread = torch.rand(self.features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         weights = (1.0 + (SPREAD - 1.0) * spread.to(deviation)) / torch.where(deviation > 0, deviation, 1.0)
@@ -71,6 +79,16 @@ class RecordedChanges(nn.Module):
             own_values, own_following = self._single(feature)
             own_values.fill_(torch.inf)
             own_values[:count], own_following[:count] = values[order, feature], following[order, feature]
+
+    def _told_apart(self, values: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
+        """Records whose equal values differ in their last bits, the same where one is what follows another."""
+        goes_on = (following[:-1] == values[1:]).all(dim=-1)
+        columns = [_told_apart(column) for column in values.unbind(dim=-1)]
+        apart = torch.stack([told for told, _ in columns], dim=-1)
+        self.apart.copy_(torch.tensor([furthest for _, furthest in columns], dtype=torch.float64))
+        following = following.clone()
+        following[:-1] = torch.where(goes_on.unsqueeze(-1), apart[1:], following[:-1])
+        return apart, following
 
     def _single(self, feature: int) -> tuple[Tensor, Tensor]:
         """Sorted values of one feature and those of the step after, ``(CAPACITY,)`` each."""
@@ -113,21 +131,46 @@ class RecordedChanges(nn.Module):
             share: which of equal records to take, uniform from 0 to 1, ``(..., d)``: the first for all features
                 together, each for a feature by itself.
         """
-        taken = _nearest(self.keys, self.last, self.key(values), share[..., 0])
-        together = (self.values[taken] == values).all(dim=-1, keepdim=True)
+        taken = _nearest(self.keys, self.last, self.key(values), share[..., 0], (self.weights * self.apart).sum())
+        together = ((self.values[taken].double() - values.double()).abs() <= self.apart).all(dim=-1, keepdim=True)
         single = [self._alone(feature, values[..., feature], share[..., feature]) for feature in range(self.features)]
         return torch.where(together, self.following[taken], torch.stack(single, dim=-1))
 
     def _alone(self, feature: int, value: Tensor, share: Tensor) -> Tensor:
         """The next value of one feature, ``(...)``."""
         own_values, own_following = self._single(feature)
-        taken = _nearest(own_values, self.last, value, share)
+        taken = _nearest(own_values, self.last, value, share, self.apart[feature].to(value))
         recorded, following = own_values[taken], own_following[taken]
         # To the last bit as recorded where the present value is, so that the step after finds its place as well
-        return torch.where(value == recorded, following, value + (following - recorded))
+        same = (value.double() - recorded.double()).abs() <= self.apart[feature]
+        return torch.where(same, following, value + (following - recorded))
 
 
-def _nearest(records: Tensor, last: Tensor, key: Tensor, share: Tensor) -> Tensor:
+def _told_apart(values: Tensor) -> tuple[Tensor, float]:
+    """A series ``(N,)`` whose equal values differ in their last bits, and how far any is from what it was.
+
+    None does where there are few distinct ones, or no room between them.
+    """
+    distinct, which, counts = values.unique(return_inverse=True, return_counts=True)
+    if len(distinct) <= FEW or int(counts.max()) == 1:
+        return values, 0.0
+    largest = values.abs().max()
+    bit = 2.0 * float(torch.nextafter(largest, torch.tensor(torch.inf).to(values)) - largest)
+    room = int(float(distinct.diff().min()) / APART / bit)  # steps of that size on either side
+    if room < 1:
+        return values, 0.0
+    order = which.argsort(stable=True)
+    first = counts.cumsum(0) - counts
+    number = torch.empty_like(which)  # among those that are equal, in the order of their records
+    number[order] = torch.arange(len(values), device=values.device) - first[which[order]]
+    # Never none at all: a value as it was recorded is to be any of them
+    steps = torch.where(number % 2 == 0, 1, -1) * (1 + (number // 2) % room)
+    steps = torch.where(counts[which] > 1, steps, 0)
+    told = (values.double() + bit * steps).to(values)
+    return told, float((told.double() - values.double()).abs().max()) + 0.5 * bit  # for what rounding takes
+
+
+def _nearest(records: Tensor, last: Tensor, key: Tensor, share: Tensor, apart: Tensor) -> Tensor:
     """Places of the records nearest to keys ``(...)``, of equal ones that which a share of 0 to 1 says.
 
     Args:
@@ -135,10 +178,15 @@ def _nearest(records: Tensor, last: Tensor, key: Tensor, share: Tensor) -> Tenso
         last: place of the last, ``()``.
         key: what is looked for, ``(...)``.
         share: ``(...)``.
+        apart: how far records are at most from what is equal to them, ``()``.
     """
     above = torch.minimum(torch.searchsorted(records, key.contiguous()), last)
     below = (above - 1).clamp_min(0)
     nearest = torch.where((key - records[below]) < (records[above] - key), records[below], records[above])
-    first = torch.searchsorted(records, nearest)
-    count = torch.searchsorted(records, nearest, right=True) - first
+    distance = (nearest - key).abs()
+    # A record itself, or of those that are equal to the key any, or what is nearest
+    among = (distance > 0) & (distance <= apart)
+    centre, half = torch.where(among, key, nearest), torch.where(among, apart, 0.0)
+    first = torch.searchsorted(records, centre - half)
+    count = torch.searchsorted(records, centre + half, right=True) - first
     return first + torch.minimum((share * count).long(), count - 1)

@@ -218,3 +218,53 @@ def test_nothing_can_be_set_where_nothing_is_set_from_outside() -> None:
     assert env.get_wrapper_attr("exogenous_names") == ()
     with pytest.raises(ValueError, match="nothing can be set from outside"):
         env.reset(options={"exogenous": np.zeros((5, 1))})
+
+
+def days(count: int, steps: int = 96) -> torch.Tensor:
+    """A temperature with one digit, whether somebody is in, and a setpoint, ``(count * steps, 3)``."""
+    hour = torch.arange(steps) * 24 / steps
+    made = []
+    for day in range(count):
+        noise = torch.randn(steps, generator=torch.Generator().manual_seed(day)).cumsum(dim=0) * 0.1
+        temperature = ((5 + 6 * torch.sin((hour - 9) / 24 * 2 * torch.pi) + noise) * 10).round() / 10
+        inside = ((hour >= 8) & (hour < 18)).float()
+        made.append(torch.stack([temperature, inside, 17.0 + 4.0 * inside], dim=-1))
+    return torch.cat(made)
+
+
+def test_a_rounded_series_keeps_to_the_day_that_it_is_in() -> None:
+    record, changes = days(8), RecordedChanges(3)
+    changes.adopt(record[:-1], record[1:])
+    assert 0.0 < float(changes.apart[0]) < 0.02 and changes.apart[1:].tolist() == [0.0, 0.0]
+    now = record[96:97].expand(200, 3)  # as it was recorded, which several days have
+    walked = [now]
+    share = torch.rand(200, 3, generator=torch.Generator().manual_seed(0))
+    for _ in range(90):
+        now = changes(now, share)
+        walked.append(now)
+    path = torch.stack(walked, dim=1)  # (200, 91, 3)
+    assert bool(torch.isin(path[..., 1], torch.tensor([0.0, 1.0])).all())
+    assert bool(torch.isin(path[..., 2], torch.tensor([17.0, 21.0])).all())
+    windows = record.unfold(0, 91, 1).mT  # every stretch that was recorded, (N, 91, 3)
+    distance = (path.unsqueeze(1) - windows).abs().amax(dim=(2, 3)).min(dim=1)
+    assert float(distance.values.max()) < 0.02
+    assert len(distance.indices.unique()) > 1  # and not always the same
+
+
+def test_one_feature_of_a_rounded_series_is_followed_where_another_is_told() -> None:
+    record, changes = days(8), RecordedChanges(3)
+    changes.adopt(record[:-1], record[1:])
+    now, path = record[100:101], []
+    for _ in range(60):
+        now = changes(torch.cat([now[:, :2], torch.full((1, 1), 25.0)], dim=-1), torch.rand(1, 3))
+        path.append(now[0, 0])
+    windows = record[:, 0].unfold(0, 60, 1)
+    assert float((torch.stack(path) - windows).abs().amax(dim=1).min()) < 0.02
+
+
+def test_what_leaves_no_room_between_its_values_stays_as_it_is() -> None:
+    values = 1e6 + torch.arange(300.0).remainder(150) * 0.0625  # neighbours in single precision
+    changes = RecordedChanges(1)
+    changes.adopt(values[:-1].unsqueeze(-1), values[1:].unsqueeze(-1))
+    assert float(changes.apart) == 0.0
+    assert torch.equal(changes(values[3:4].unsqueeze(-1), torch.zeros(1, 1)), values[4:5].unsqueeze(-1))
