@@ -21,7 +21,7 @@ from lit_modules.diagnostics import (
     transition_errors,
 )
 from zoo import Policy, Simulator
-from zoo.envs.spaces import observation_names
+from zoo.envs.names import observation_names
 
 ROWS = 2000  # values per histogram
 EPISODES = 20  # of the policy in the Simulator, for the same

@@ -190,6 +190,37 @@ def test_an_environment_is_told_what_is_set_from_outside() -> None:
             env.reset(options={"exogenous": wrong})
 
 
+def test_a_plan_by_name_leaves_the_others_as_recorded() -> None:
+    env = gymnasium.make("zoo:OffSim/Simulator-v0", simulator=made(series()))
+    observation, _ = env.reset(seed=0, options={"exogenous": {"setpoint": [0.5, 0.25]}})
+    seen = [observation] + [env.step(np.zeros(1, dtype=np.float32))[0] for _ in range(4)]
+    column = np.array(seen)
+    assert column[:, 1].tolist() == [0.5, 0.25, 0.25, 0.25, 0.25]
+    assert np.array_equal(column[:, 3], series()[:5, 1].numpy())
+    envs = gymnasium.make_vec("zoo:OffSim/Simulator-v0", num_envs=2, simulator=made(series()))
+    observation, _ = envs.reset(options={"exogenous": {"inflow": np.array([[1.0], [2.0]]), "setpoint": [3.0, 4.0]}})
+    assert observation[:, [1, 3]].tolist() == [[3.0, 1.0], [3.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"setpiont": [1.0]}, "did you mean 'setpoint'"),
+        ({"level": 1.0}, "which is not set from outside"),
+        ({"setpoint": 1.0}, r"has the shape \(\), where \(T,\) or \(1, T\) is expected"),
+        ({"setpoint": [[1.0], [2.0]]}, r"has the shape \(2, 1\)"),
+        ({"setpoint": [np.inf]}, "is not finite"),
+        ({"setpoint": ["high"]}, r"exogenous\['setpoint'\] is no array of numbers"),
+        ({}, "names nothing"),
+        ("high", "exogenous is no array of numbers"),
+    ],
+)
+def test_what_is_no_plan_is_refused(plan: object, message: str) -> None:
+    env = gymnasium.make("zoo:OffSim/Simulator-v0", simulator=made(series()))
+    with pytest.raises(ValueError, match=message):
+        env.reset(options={"exogenous": plan})
+
+
 def test_rows_of_a_vector_environment_are_told_apart() -> None:
     envs = gymnasium.make_vec("zoo:OffSim/Simulator-v0", num_envs=3, simulator=made(series()))
     plan = np.arange(3.0)[:, None, None] + np.zeros((3, 4, 2))

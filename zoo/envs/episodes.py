@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple, TypedDict
 import torch
 from torch import Tensor
 
+from zoo.envs.names import exogenous_names
+from zoo.envs.plans import planned
 from zoo.row_random import RowRandom
 from zoo.simulator import Simulator, refuse_unknown_aggregation
 from zoo.tasks import get_task
@@ -198,13 +200,13 @@ class Episodes:
             rows: which of them.
             exogenous: what is set from outside in these episodes, ``(T, d)``, or ``(B, T, d)`` for each row: after
                 ``t`` steps, from 0 on, what is in row ``t``, and at last what is in the last one. Where it is NaN, and
-                by default, it begins and changes as recorded.
+                by default, it begins and changes as recorded. Or series by name, see ``zoo.envs.plans``.
 
         Returns:
             The observation of every row, ``(B, D)``.
 
         Raises:
-            ValueError: if ``exogenous`` has another shape, or there is nothing that is set from outside.
+            ValueError: if ``exogenous`` is no such plan, or there is nothing that is set from outside.
         """
         given = None if exogenous is None else self._exogenous(exogenous)
         if rows is None:
@@ -267,23 +269,12 @@ class Episodes:
 
     def _exogenous(self, series: Any) -> Tensor:
         """What is set from outside in each row, ``(B, T, d)``."""
-        features = len(self.simulator.exogenous)
-        if features == 0:
+        if not self.simulator.exogenous:
             raise ValueError(
                 "no feature of this Simulator is exogenous, so nothing can be set from outside: say which are when "
                 "logs are imported (`offsim import --exogenous`), or in data.exogenous, and train it anew"
             )
-        given = torch.as_tensor(series, dtype=torch.float32, device=self.device)
-        if given.dim() == 2:
-            given = given.expand(len(self), -1, -1)
-        if given.dim() != 3 or given.shape[0] != len(self) or given.shape[1] < 1 or given.shape[2] != features:
-            raise ValueError(
-                f"exogenous has the shape {tuple(torch.as_tensor(series).shape)}, where (T, {features}) or "
-                f"({len(self)}, T, {features}) is expected: a row for each step, from the first observation on"
-            )
-        if bool(given.isinf().any()):
-            raise ValueError("exogenous is not finite: NaN leaves a value as it was recorded")
-        return given
+        return planned(series, exogenous_names(self.simulator), len(self), self.device)
 
     def _set_from_outside(self) -> Tensor | None:
         """The next values of what is set from outside, ``(B, d)``."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from gymnasium.spaces import Box
 
+from zoo.envs.names import exogenous_names, observation_names
 from zoo.simulator import Simulator
-from zoo.tasks import get_task
 
 if TYPE_CHECKING:
     from zoo.envs.episodes import Episodes
@@ -27,11 +27,6 @@ def action_space(simulator: Simulator) -> Space:
     return Box(low, high, dtype=np.float32)
 
 
-def observation_names(simulator: Simulator) -> tuple[str, ...]:
-    """Names of the features of an observation, as the task or the data has them; none if they are not known."""
-    return get_task(simulator.task).observation_names if simulator.task else simulator.observation_names
-
-
 class Named:
     """An environment whose features have names."""
 
@@ -45,8 +40,7 @@ class Named:
     @property
     def exogenous_names(self) -> tuple[str, ...]:
         """Of the features that are set from outside, in the order of ``reset(options={"exogenous": ...})``."""
-        names = observation_names(self.episodes.simulator)
-        return tuple(names[place] if names else str(place) for place in self.episodes.simulator.exogenous)
+        return exogenous_names(self.episodes.simulator)
 
     @property
     def action_names(self) -> tuple[str, ...]:
