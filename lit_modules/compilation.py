@@ -18,6 +18,8 @@ CHOICES = ("auto", "always", "never")
 # What a process that was ended while it compiled leaves behind cannot be loaded, by any later one either
 DAMAGED = re.compile(r"(/\S+\.so): (?:file too short|invalid ELF header|cannot read file data)")
 
+MOST_DAMAGED = 20  # of one function; a full disk damages them all
+
 
 def compiler_at_hand() -> bool:
     """Whether a C++ compiler is found, which ``torch.compile`` needs."""
@@ -47,12 +49,13 @@ def _without_damage(fast: Function) -> Function:
 
     @functools.wraps(fast)
     def call(*arguments: Any, **named: Any) -> Any:
-        while True:
+        for _ in range(MOST_DAMAGED):
             try:
                 return fast(*arguments, **named)
             except torch._dynamo.exc.TorchDynamoException as error:
                 if not _remove_damaged(str(error)):
                     raise
+        return fast(*arguments, **named)
 
     return cast(Function, call)
 
