@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app import main as command
-from app.configuration import load_configuration, parse_overrides, resolve, shipped_tasks
+from app.configuration import load_configuration, parse_overrides, resolve, shipped_methods, shipped_tasks
 from app.errors import UserError
 from app.pipeline import learned_alone
 from app.policy_methods import POLICY_METHODS
@@ -368,6 +368,19 @@ def test_other_learners_run_and_an_interrupted_one_ends_as_it_would_have(
     assert (stopped / "policy" / "metrics.csv").read_text() == (whole / "policy" / "metrics.csv").read_text()
     assert Policy.load(whole / "policy.safetensors").act(torch.zeros(3, 11), deterministic=False).shape == (3, 3)
     assert "train/value" in (whole / "policy" / "metrics.csv").read_text() and (whole / "report.html").exists()
+
+
+FAMILY = [f"methods/{name}" for name in ("mopo", "morel", "mobile", "combo", "rambo")]
+
+
+@pytest.mark.parametrize("budget", ["small", "full"])
+@pytest.mark.parametrize("name", shipped_methods())
+def test_every_shipped_method_can_be_trained_with_on_any_task(name: str, budget: str) -> None:
+    chosen = resolve(load_configuration(name), budget, {}, ["--task=hopper", "--data.expert=a/b-v0"])
+    if name in FAMILY:  # what it keeps to is its own way, and not OffSim's as well
+        model = chosen.policy.model
+        assert (model.candidates, model.push_share) == (1, 0.0)
+        assert (model.uncertainty_weight > 0) == (name == "methods/mopo")
 
 
 @pytest.mark.parametrize("method", sorted(POLICY_METHODS))
