@@ -60,7 +60,7 @@ def make_trainer(
     """
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    every = -(-steps // validations)
+    every = math.ceil(steps / validations)
     checkpoint = ModelCheckpoint(
         dirpath=folder, save_last=True, save_top_k=0, every_n_train_steps=every, enable_version_counter=False
     )

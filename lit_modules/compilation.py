@@ -17,7 +17,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 CHOICES = ("auto", "always", "never")
 # What a process that was ended while it compiled leaves behind cannot be loaded, by any later one either
 DAMAGED = re.compile(r"(/\S+\.so): (?:file too short|invalid ELF header|cannot read file data)")
-
 MOST_DAMAGED = 20  # of one function; a full disk damages them all
 
 
@@ -61,7 +60,7 @@ def _without_damage(fast: Function) -> Function:
 
 
 def _remove_damaged(message: str) -> bool:
-    """Remove the library that an error says cannot be loaded from the cache, with what was written beside it."""
+    """Remove the library that an error says cannot be loaded, if it is one of the cache; whether it was."""
     found = DAMAGED.search(message)
     if found is None:
         return False

@@ -167,8 +167,7 @@ class DynamicsRewardGame(Method):
 
     def deal(self, rows: TensorDict) -> dict[str, Tensor]:
         """A block of recorded rows for each member of the model, ``(E, B, ...)``."""
-        members = self.transition.members
-        return blocks([rows[: len(rows) // members * members]], members)
+        return blocks([rows], self.transition.members)
 
     def sample(self, drawn: dict[str, Tensor]) -> Tensor:
         """What the model makes of recorded observations and actions ``(B, ...)``, differentiable in it."""
@@ -205,13 +204,12 @@ class DynamicsRewardGame(Method):
         given = self.hparams
         features = self.kept.features(drawn["observation"], drawn["action"], self.sample(drawn))
         deception = functional.softplus(-self.discriminator(features)).mean()
-        weighted, likelihood, error = recorded_likelihood(self.transition, dealt, given["variance_weighting"])
-        loss = given["likelihood_weight"] * weighted + given["adversarial_weight"] * deception
+        likelihood = recorded_likelihood(self.transition, dealt, given["variance_weighting"])
+        loss = given["likelihood_weight"] * likelihood.loss + given["adversarial_weight"] * deception
         return loss, {
             "transition/loss": loss.detach(),
             "transition/deception": deception.detach(),
-            "transition/negative_log_likelihood": likelihood.detach().mean(),
-            "transition/squared_error": error.detach().mean(),
+            **likelihood.logged(),
         }
 
     def _keep(self, number: int) -> None:

@@ -109,8 +109,7 @@ class OfflineMLIRL(SimulatorSAC):
         if self.updates % self.hparams["reward_every"] == 0:
             expert = (inputs["expert_observation"], inputs["expert_action"], following)
             count = len(following)
-            acted = self.acted_rows()
-            own = self.replay[acted[self.reward_random.integers(len(acted), count)]]
+            own = self.draw_acted(count, self.reward_random)
             rollout = self._in_expert_surroundings(own, expert)
             share = self.reward_random.uniform(count, 1)
             rate = self.hparams["reward_learning_rate"]

@@ -28,7 +28,7 @@ from lit_modules import diagnostics
 from lit_modules.forecasts import RecordedSteps, forecast_loss
 from lit_modules.game_rollouts import GameRollOuts
 from lit_modules.game_validation import REWARD_ROWS, held_out, log_game, predictions
-from lit_modules.likelihood import weighted_likelihood
+from lit_modules.likelihood import recorded_likelihood
 from lit_modules.margin import ADAPTIVE, adaptive_margins, margin_loss, reward_spread, source_margins
 from lit_modules.method import Conversation, Descend, Follow, cosine_decay
 from lit_modules.narrow_demonstrations import warn_of_narrow_demonstrations
@@ -515,20 +515,13 @@ class OffSim(GameRollOuts):
             rollouts: what :meth:`simulate` returned; ``None`` before the game.
         """
         settings = self.hparams
-        mean, log_variance = self.transition(inputs["observation"], inputs["action"])
-        target = self.transition.standardized_delta(inputs["observation"], inputs["next_observation"])
-        error = (mean - target).square()
-        weighted, likelihood, weighting = weighted_likelihood(
-            log_variance, error, inputs["weight"], settings["variance_weighting"]
-        )
-        loss = settings["likelihood_weight"] * weighted
-        parts = {
-            "transition/negative_log_likelihood": likelihood.detach().mean(),
-            "transition/squared_error": error.detach().mean(),
-        }
+        likelihood = recorded_likelihood(self.transition, inputs, settings["variance_weighting"])
+        loss, parts = settings["likelihood_weight"] * likelihood.loss, likelihood.logged()
         if "later_action" in inputs:
             first = self.transition.next_observation(
-                inputs["observation"], mean, exogenous=self.transition.exogenous_of(inputs["next_observation"])
+                inputs["observation"],
+                likelihood.mean,
+                exogenous=self.transition.exogenous_of(inputs["next_observation"]),
             )
             forecasts = forecast_loss(self.transition, first, inputs)
             loss = loss + settings["forecast_weight"] * forecasts
@@ -536,8 +529,8 @@ class OffSim(GameRollOuts):
         if drawn is not None and rollouts is not None:
             if settings["entropy_weight"] != 0:
                 # Entropy of a diagonal Gaussian per feature, up to a constant; in the likelihood's own unit
-                entropy = 0.5 * log_variance.mean()
-                loss = loss - self.entropy_weight * (0.5 * weighting * log_variance).mean()
+                entropy = 0.5 * likelihood.log_variance.mean()
+                loss = loss - self.entropy_weight * (0.5 * likelihood.weighting * likelihood.log_variance).mean()
                 parts |= {"transition/entropy": entropy.detach(), "transition/entropy_weight": self.entropy_weight}
             if settings["adversarial_weight"] > 0:
                 own_reward = self._reward_of_own_transitions(drawn, rollouts)

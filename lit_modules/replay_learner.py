@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as functional
@@ -246,6 +246,11 @@ class ReplayLearner(SimulatorPolicy):
         if bool(pushed.all()):
             return torch.arange(len(pushed), device=pushed.device)
         return (~pushed).nonzero().squeeze(-1)
+
+    def draw_acted(self, count: int, random: RandomStream) -> TensorDict:
+        """So many of these transitions, ``(count,)``."""
+        acted = self.acted_rows()
+        return cast(TensorDict, self.replay[acted[random.integers(len(acted), count)]])
 
     @torch.no_grad()
     def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:

@@ -120,21 +120,21 @@ def blocks(parts: Sequence[TensorDict], members: int) -> dict[str, Tensor]:
     """Recorded transitions for an ensemble: a block of rows of its own for each member.
 
     Args:
-        parts: rows ``(..., N)`` each, whose N are multiples of E; every member gets its share of each part.
+        parts: rows ``(..., N)`` each, of which every member gets an equal share; what is left over is left out.
         members: E.
 
     Returns:
         ``observation``, ``action``, ``next_observation``, bootstrap ``weight`` and ``row``, ``(..., E, B, ...)``.
     """
-    parts = [part for part in parts if part.shape[-1] > 0]
-    leading = parts[0].shape[:-1]
+    place = parts[0].dim() - 1  # of the rows, behind any leading dimensions
 
     def dealt(*key: str) -> Tensor:
-        columns = [part.get(key) for part in parts]
-        return torch.cat(
-            [each.reshape(*leading, members, -1, *each.shape[len(leading) + 1 :]) for each in columns],
-            dim=len(leading) + 1,
-        )
+        columns = []
+        for part in parts:
+            share = part.shape[-1] // members
+            column = part.get(key).narrow(place, 0, share * members)
+            columns.append(column.unflatten(place, (members, share)))
+        return torch.cat(columns, dim=place + 1)
 
     row = dealt("row")
     return {

@@ -7,13 +7,12 @@ What the policy does in the Simulator is thought worth less than what is known t
 differ; nobody has to say how sure the Simulator is. Simulated transitions are those of the policy, states and actions,
 which is the first of the distributions that the paper lets one choose.
 
-Source: Yu et al. 2021, "COMBO: conservative offline model-based policy optimization" (arXiv 2102.08363), equation 2.
-What else is chosen: docs/methods/model_based.md.
+Source: Yu et al. 2021, "COMBO: conservative offline model-based policy optimization" (arXiv 2102.08363), its step of
+policy evaluation. What else is chosen: docs/methods/model_based.md.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
@@ -58,7 +57,5 @@ class SimulatorCOMBO(SimulatorSAC):
         self.loss.simulated_rows = self.simulated_rows
 
     @property
-    def critic_range(self) -> tuple[float, float]:
-        """Without a lower bound: simulated transitions are valued below what rewards add up to."""
-        low, high = super().critic_range
-        return (low if self.hparams["conservative_weight"] == 0.0 else -math.inf), high
+    def penalised(self) -> bool:
+        return super().penalised or self.hparams["conservative_weight"] != 0.0

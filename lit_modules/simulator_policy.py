@@ -233,8 +233,12 @@ class SimulatorPolicy(ClonedStart):
     def critic_range(self) -> tuple[float, float]:
         """What critics are bounded by: as rewards are, but without a lower bound where a penalty is taken off them."""
         low, high = self.value_range
-        penalised = self.hparams["uncertainty_form"] == PENALTY and self.hparams["uncertainty_weight"] != 0.0
-        return (-math.inf if penalised else low), high
+        return (-math.inf if self.penalised else low), high
+
+    @property
+    def penalised(self) -> bool:
+        """Whether critics are told less than what rewards add up to."""
+        return bool(self.hparams["uncertainty_form"] == PENALTY and self.hparams["uncertainty_weight"] != 0.0)
 
     def refuse_divergence(self, logged: dict[str, Tensor]) -> None:
         """Also where critics promise what no rewards add up to, long before that is not finite."""

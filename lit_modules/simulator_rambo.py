@@ -83,8 +83,7 @@ class SimulatorRAMBO(SimulatorSAC):
     @torch.no_grad()
     def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
         """Also a block of recorded rows for each member, ``dealt_*`` ``(K, E, B, ...)``."""
-        members, every = self.simulator.transition.members, rows["all"]
-        dealt = blocks([every[:, : every.shape[1] // members * members]], members)
+        dealt = blocks([rows["all"]], self.simulator.transition.members)
         return super().draw(rows) | {f"dealt_{name}": column for name, column in dealt.items()}
 
     def update(self, inputs: dict[str, Tensor]) -> Conversation:
@@ -107,8 +106,7 @@ class SimulatorRAMBO(SimulatorSAC):
     def _draw_acted(self) -> dict[str, Tensor]:
         """What the policy did in roll-outs, and the random numbers of what follows now, ``(B, ...)``."""
         model, random, count = self.simulator.transition, self.transition_random, self.hparams["batch_size"]
-        acted = self.acted_rows()
-        rows = self.replay[acted[random.integers(len(acted), count)]]
+        rows = self.draw_acted(count, random)
         return {
             **{name: rows[name] for name in ("observation", "action", "uncertainty")},
             "order": model.deal(count, random.generator, random.device),
@@ -137,14 +135,13 @@ class SimulatorRAMBO(SimulatorSAC):
             goodness = (advantage - advantage.mean()) / advantage.std().clamp_min(1e-6)
         likelihood = -0.5 * (log_variance + (moved - mean).square() * (-log_variance).exp()).sum(dim=-1)
         adversarial = (goodness * likelihood).mean()
-        weighted, recorded, error = recorded_likelihood(model, dealt, given["variance_weighting"])
-        loss = given["likelihood_weight"] * weighted + given["adversarial_weight"] * adversarial
+        recorded = recorded_likelihood(model, dealt, given["variance_weighting"])
+        loss = given["likelihood_weight"] * recorded.loss + given["adversarial_weight"] * adversarial
         return loss, {
             "transition/loss": loss.detach(),
             "transition/advantage": advantage.mean(),
             "transition/advantage_std": advantage.std(),
-            "transition/negative_log_likelihood": recorded.detach().mean(),
-            "transition/squared_error": error.detach().mean(),
+            **recorded.logged(),
         }
 
     @property

@@ -83,7 +83,7 @@ class RecordedChanges(nn.Module):
     def _told_apart(self, values: Tensor, following: Tensor) -> tuple[Tensor, Tensor]:
         """Records whose equal values differ in their last bits, the same where one is what follows another."""
         goes_on = (following[:-1] == values[1:]).all(dim=-1)
-        columns = [_told_apart(column) for column in values.unbind(dim=-1)]
+        columns = [_separated(column) for column in values.unbind(dim=-1)]
         apart = torch.stack([told for told, _ in columns], dim=-1)
         self.apart.copy_(torch.tensor([furthest for _, furthest in columns], dtype=torch.float64))
         following = following.clone()
@@ -146,7 +146,7 @@ class RecordedChanges(nn.Module):
         return torch.where(same, following, value + (following - recorded))
 
 
-def _told_apart(values: Tensor) -> tuple[Tensor, float]:
+def _separated(values: Tensor) -> tuple[Tensor, float]:
     """A series ``(N,)`` whose equal values differ in their last bits, and how far any is from what it was.
 
     None does where there are few distinct ones, or no room between them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,6 +92,29 @@ class Steering:
     def train(self, module: Any, updates: int, rows: int = 64) -> dict[str, torch.Tensor]:
         """Carry out updates; what was logged last."""
         return module.run(module.converse({name: self.table(updates, rows) for name in ("expert", "all")}))
+
+    def train_interrupted(
+        self, method: type, batch: dict[str, TensorDict], first: int, through_a_file: Any, **settings: Any
+    ) -> tuple[Any, Any]:
+        """A learner trained on a batch ``(K, N)`` in one go, and one that goes on from its checkpoint after some.
+
+        Args:
+            method: its class.
+            batch: the rows of all updates.
+            first: updates before the checkpoint.
+            through_a_file: the fixture ``saved_checkpoint``.
+            settings: of the learners.
+        """
+        whole, resumed = (self.learner(method, **settings) for _ in range(2))
+        resumed._trainer = whole._trainer
+        whole.run(whole.converse({name: rows[:first] for name, rows in batch.items()}))
+        resumed.on_load_checkpoint(through_a_file(whole))
+        resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+        for one, other in zip(resumed.optimizers(), whole.optimizers(), strict=True):
+            one.optimizer.load_state_dict(copy.deepcopy(other.optimizer.state_dict()))
+        for module in (whole, resumed):
+            module.run(module.converse({name: rows[first:] for name, rows in batch.items()}))
+        return whole, resumed
 
     def distance_from_best(self, module: Any) -> float:
         """Mean distance of the policy's actions from the best ones."""

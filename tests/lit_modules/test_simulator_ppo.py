@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
@@ -170,15 +169,8 @@ def test_it_learns_to_avoid_ends(steering: Any) -> None:
 
 def test_a_resumed_training_equals_an_uninterrupted_one(steering: Any, saved_checkpoint: Any) -> None:
     """Stopped in the middle of a batch of roll-outs."""
-    whole, resumed = (steering.learner(SimulatorPPO, **SMALL) for _ in range(2))
-    resumed._trainer = whole._trainer
     batch = {name: steering.table(15, 8) for name in ("expert", "all")}
-    whole.run(whole.converse({name: rows[:8] for name, rows in batch.items()}))
-    resumed.on_load_checkpoint(saved_checkpoint(whole))
-    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
-    resumed.optimizers()[0].optimizer.load_state_dict(copy.deepcopy(whole.optimizers()[0].optimizer.state_dict()))
-    for module in (whole, resumed):
-        module.run(module.converse({name: rows[8:] for name, rows in batch.items()}))
+    whole, resumed = steering.train_interrupted(SimulatorPPO, batch, 8, saved_checkpoint, **SMALL)
     assert resumed.updates == whole.updates == 15
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from typing import Any
 
@@ -103,16 +102,8 @@ def test_it_learns_to_steer(steering: Any, normalize_values: bool) -> None:
 def test_a_resumed_training_equals_an_uninterrupted_one(steering: Any, saved_checkpoint: Any) -> None:
     """Stopped between two updates of the actor, with a full buffer that is next overwritten in its middle."""
     settings = {"refresh_every": 8, "batch_size": 16, "buffer_size": 300}
-    whole, resumed = (steering.learner(SimulatorTD3, **settings) for _ in range(2))
-    resumed._trainer = whole._trainer
     batch = {name: steering.table(20, 8) for name in ("expert", "all")}
-    whole.run(whole.converse({name: rows[:11] for name, rows in batch.items()}))
-    resumed.on_load_checkpoint(saved_checkpoint(whole))
-    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
-    for one, other in zip(resumed.optimizers(), whole.optimizers(), strict=True):
-        one.optimizer.load_state_dict(copy.deepcopy(other.optimizer.state_dict()))
-    for module in (whole, resumed):
-        module.run(module.converse({name: rows[11:] for name, rows in batch.items()}))
+    whole, resumed = steering.train_interrupted(SimulatorTD3, batch, 11, saved_checkpoint, **settings)
     assert resumed.updates == whole.updates == 20
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
