@@ -15,7 +15,6 @@ the members' targets. What else is chosen: docs/methods/model_based.md.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -54,10 +53,8 @@ class SimulatorMOBILE(SimulatorSAC):
             self.place_random_numbers(self.member_random)
 
     @property
-    def critic_range(self) -> tuple[float, float]:
-        """Without a lower bound: the penalty is taken off what rewards add up to."""
-        low, high = super().critic_range
-        return (low if self.hparams["inconsistency_weight"] == 0.0 else -math.inf), high
+    def penalised(self) -> bool:
+        return super().penalised or self.hparams["inconsistency_weight"] != 0.0
 
     @torch.no_grad()
     def draw(self, rows: dict[str, TensorDict]) -> dict[str, Tensor]:
@@ -84,9 +81,10 @@ class SimulatorMOBILE(SimulatorSAC):
             noise: standard normal, ``(E, B, D)``.
             targets: the target critics' parameters.
         """
-        members = torch.arange(len(noise), device=noise.device).unsqueeze(1).expand(noise.shape[:2])
-        given = (inputs["observation"], inputs["action"])
-        following, _ = self.simulator.advance(*given, members, noise, self.hparams["noise_scale"])
+        model, scale = self.simulator.transition, self.hparams["noise_scale"]
+        means, log_variances = model(inputs["observation"], inputs["action"])
+        deviations = (0.5 * log_variances).exp() * (self.simulator.noise_scale if scale is None else scale)
+        following = model.next_observation(inputs["observation"], means + deviations * noise, noise)
         return self.worth(inputs, following, targets).std(dim=0, correction=0)
 
     def random_streams(self) -> dict[str, RandomStream]:

@@ -65,6 +65,15 @@ def test_mobile_takes_off_what_members_disagree_about_in_value(steering: Any) ->
     assert float(doubt.min()) > 0.0
 
 
+def test_mobile_asks_every_member_of_a_simulator_that_their_mean_moves(steering: Any) -> None:
+    module = disagreeing(steering.learner(SimulatorMOBILE, **PLAIN))
+    inputs = drawn(steering, module)
+    module.simulator.aggregation = "mean"
+    first, second = members_targets(module, inputs)
+    _, logged = module.critics_reward(inputs, module.loss.target_layers())
+    torch.testing.assert_close(logged["inconsistency"], 0.5 * (first - second).abs().mean())
+
+
 def test_mobile_does_not_mind_states_that_are_worth_the_same(steering: Any) -> None:
     module = disagreeing(steering.learner(SimulatorMOBILE, **PLAIN))
     inputs = drawn(steering, module)
@@ -200,15 +209,7 @@ def test_rambos_model_waits_with_the_actor(steering: Any) -> None:
 
 @pytest.mark.parametrize("method", [SimulatorMOBILE, SimulatorCOMBO, SimulatorRAMBO])
 def test_a_resumed_training_equals_an_uninterrupted_one(steering: Any, saved_checkpoint: Any, method: type) -> None:
-    whole, resumed = (steering.learner(method, **PLAIN) for _ in range(2))
-    resumed._trainer = whole._trainer
     batch = rows(steering, 20, 8)
-    whole.run(whole.converse({name: each[:11] for name, each in batch.items()}))
-    resumed.on_load_checkpoint(saved_checkpoint(whole))
-    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
-    for one, other in zip(resumed.optimizers(), whole.optimizers(), strict=True):
-        one.optimizer.load_state_dict(copy.deepcopy(other.optimizer.state_dict()))
-    for module in (whole, resumed):
-        module.run(module.converse({name: each[11:] for name, each in batch.items()}))
+    whole, resumed = steering.train_interrupted(method, batch, 11, saved_checkpoint, **PLAIN)
     for name, value in whole.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
